@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! Address spaces and shared memory.
+
+use zerocopy::{
+    little_endian::{
+        U32,
+        U64, //
+    },
+    FromBytes, //
+};
+
+use super::{
+    super::{
+        frame::PAGE_SIZE,
+        layout::{
+            item,
+            ArrayRecord,
+            Check,
+            Count,
+            Field,
+            ItemInfo,
+            Layout,
+            Record,
+            Tail, //
+        }, //
+    },
+    Kind, //
+};
+
+layout! {
+    /// Shared anonymous memory. Its pages come in chunks with its id, at byte offsets; what is in
+    /// no chunk is a hole.
+    pub struct Shmem {
+        /// Size in bytes, whole pages.
+        pub size: U64,
+        /// No flag is defined; zero.
+        pub flags: U32 => Check::Zero,
+        /// Zero.
+        pub reserved: U32 => Check::Zero,
+    }
+}
+
+record!(Shmem, object: true, tail: Tail::None, check: |shmem, _| {
+    if shmem.size.get() % u64::from(PAGE_SIZE) != 0 || shmem.size.get() > 1 << 62 {
+        return Err("impossible size");
+    }
+    Ok(())
+});
+
+bits! {
+    /// Bits of [`Mm::flags`].
+    pub mod mm_flags {
+        /// New mappings are locked: mlockall(MCL_FUTURE).
+        LOCK_FUTURE = 0,
+        /// And only when they are touched: MCL_ONFAULT.
+        LOCK_ONFAULT = 1,
+        /// No transparent huge pages: PR_SET_THP_DISABLE.
+        THP_DISABLE = 2,
+        /// All pages may be merged: PR_SET_MEMORY_MERGE.
+        MERGE_ANY = 3,
+        /// No mapping becomes executable: PR_MDWE_REFUSE_EXEC_GAIN.
+        MDWE = 4,
+        /// And children do not inherit that: PR_MDWE_NO_INHERIT.
+        MDWE_NO_INHERIT = 5,
+        /// The mappings lie bottom-up, as with an unlimited stack or ADDR_COMPAT_LAYOUT.
+        LEGACY_LAYOUT = 6,
+    }
+}
+
+layout! {
+    /// An address space. Its mappings follow in Vmas records, directly; its pages come in chunks
+    /// with its id, at their addresses. The tail is the auxiliary vector.
+    pub struct Mm {
+        /// First address of the program's text.
+        pub start_code: U64,
+        /// End of the program's text.
+        pub end_code: U64,
+        /// First address of the program's data.
+        pub start_data: U64,
+        /// End of the program's data.
+        pub end_data: U64,
+        /// First address of the heap.
+        pub start_brk: U64,
+        /// End of the heap.
+        pub brk: U64,
+        /// Address of the stack at exec.
+        pub start_stack: U64,
+        /// First address of the arguments.
+        pub arg_start: U64,
+        /// End of the arguments.
+        pub arg_end: U64,
+        /// First address of the environment.
+        pub env_start: U64,
+        /// End of the environment.
+        pub env_end: U64,
+        /// Where the search for free addresses starts.
+        pub mmap_base: U64,
+        /// Address of the vdso, 0 if there is none.
+        pub vdso: U64,
+        /// Id of the executable.
+        pub exe: U32 => Check::Id(&[Kind::FileRegular]),
+        /// Length of the auxiliary vector in bytes.
+        pub auxv_len: U32 => Check::Range(0, 4096),
+        /// Number of mappings in the Vmas records that follow.
+        pub vmas: U32,
+        /// Bits of `mm_flags`.
+        pub flags: U32 => Check::Bits(mm_flags::ALL),
+        /// PR_GET_DUMPABLE: 0, 1 or 2.
+        pub dumpable: U32 => Check::Range(0, 2),
+        /// What a core dump contains, as in /proc/PID/coredump_filter.
+        pub coredump_filter: U32 => Check::Bits(0x1ff),
+        /// Zero.
+        pub reserved: [u8; 32] => Check::Zero,
+    }
+}
+
+record!(
+    Mm,
+    object: true,
+    tail: Tail::Bytes(core::mem::offset_of!(Mm, auxv_len)),
+    check: |mm, _| {
+        if mm.auxv_len.get() % 16 != 0 {
+            return Err("the auxiliary vector is no array of pairs");
+        }
+        Ok(())
+    }
+);
+
+bits! {
+    /// Bits of [`Vma::flags`].
+    pub mod vma_flags {
+        /// PROT_READ.
+        READ = 0,
+        /// PROT_WRITE.
+        WRITE = 1,
+        /// PROT_EXEC.
+        EXEC = 2,
+        /// MAP_SHARED.
+        SHARED = 3,
+        /// PROT_READ may be set.
+        MAYREAD = 4,
+        /// PROT_WRITE may be set.
+        MAYWRITE = 5,
+        /// PROT_EXEC may be set.
+        MAYEXEC = 6,
+        /// The mapping counts as shared, although it may not be writable.
+        MAYSHARE = 7,
+        /// MAP_GROWSDOWN.
+        GROWSDOWN = 8,
+        /// mlock(2).
+        LOCKED = 9,
+        /// mlock2(2) with MLOCK_ONFAULT.
+        LOCKONFAULT = 10,
+        /// MADV_DONTFORK.
+        DONTFORK = 11,
+        /// MADV_WIPEONFORK.
+        WIPEONFORK = 12,
+        /// MADV_DONTDUMP.
+        DONTDUMP = 13,
+        /// MADV_HUGEPAGE.
+        HUGEPAGE = 14,
+        /// MADV_NOHUGEPAGE.
+        NOHUGEPAGE = 15,
+        /// MADV_MERGEABLE.
+        MERGEABLE = 16,
+        /// MAP_NORESERVE.
+        NORESERVE = 17,
+        /// MADV_SEQUENTIAL.
+        SEQ_READ = 18,
+        /// MADV_RANDOM.
+        RAND_READ = 19,
+        /// Its pages count as committed memory.
+        ACCOUNT = 20,
+        /// MAP_DROPPABLE: never saved, comes back zeroed.
+        DROPPABLE = 21,
+        /// mseal(2).
+        SEALED = 22,
+    }
+}
+
+/// Values of [`Vma::kind`].
+pub mod vma_kind {
+    /// Private anonymous memory.
+    pub const ANON: u32 = 1;
+    /// A file.
+    pub const FILE: u32 = 2;
+    /// Shared anonymous memory.
+    pub const SHMEM: u32 = 3;
+    /// The vdso's code.
+    pub const VDSO: u32 = 4;
+    /// What the kernel maps beside the vdso: its data, and the like.
+    pub const SPECIAL: u32 = 5;
+    /// Their names, the first for 1.
+    pub const NAMES: &[&str] = &["anon", "file", "shmem", "vdso", "special"];
+}
+
+layout! {
+    /// Mappings of an address space. They follow the Mm directly, in as many records as it takes,
+    /// and ascend. The tail is an array of Vma.
+    pub struct Vmas {
+        /// Id of the Mm.
+        pub mm: U32 => Check::Id(&[Kind::Mm]),
+        /// Number of mappings in this record.
+        pub count: U32,
+    }
+}
+
+layout! {
+    /// One mapping.
+    pub struct Vma {
+        /// First address.
+        pub start: U64,
+        /// First address after it.
+        pub end: U64,
+        /// Byte of the object at which the mapping starts; of anonymous memory the address at which
+        /// it was once mapped, which mremap(2) does not change.
+        pub offset: U64,
+        /// Bits of `vma_flags`.
+        pub flags: U32 => Check::Bits(vma_flags::ALL),
+        /// What is mapped: 1 private anonymous memory, 2 a file, 3 shared anonymous memory, 4 the
+        /// vdso's code, 5 what the kernel maps beside it.
+        pub kind: U32 => Check::Range(1, 5),
+        /// Id of the file (kind 2) or Shmem (kind 3), else 0.
+        pub object: U32
+            => Check::IdOrNone(&[Kind::FileRegular, Kind::FileDevice, Kind::Shmem]),
+        /// Zero.
+        pub reserved: U32 => Check::Zero,
+    }
+}
+
+static VMA: ItemInfo = item::<Vma>();
+
+/// Highest address that a mapping may reach, with five levels of page tables.
+const ADDRESS_END: u64 = 1 << 56;
+
+record!(
+    Vmas,
+    object: false,
+    tail: Tail::Items(&VMA, Count::Field(core::mem::offset_of!(Vmas, count))),
+    check: |_, tail| {
+        let vmas = <[Vma]>::ref_from_bytes(tail).map_err(|_| "the tail has a wrong length")?;
+        let page = u64::from(PAGE_SIZE);
+        let mut free = 0;
+        for vma in vmas {
+            let (start, end) = (vma.start.get(), vma.end.get());
+            if start % page != 0 || end % page != 0 || vma.offset.get() % page != 0 {
+                return Err("a mapping does not lie on pages");
+            }
+            if start >= end || end > ADDRESS_END {
+                return Err("impossible addresses of a mapping");
+            }
+            if start < free {
+                return Err("the mappings do not ascend");
+            }
+            if vma.offset.get().checked_add(end - start).is_none() {
+                return Err("impossible offset of a mapping");
+            }
+            let has_object = matches!(vma.kind.get(), vma_kind::FILE | vma_kind::SHMEM);
+            if has_object != (vma.object.get() != 0) {
+                return Err("a mapping and its object do not match");
+            }
+            free = end;
+        }
+        Ok(())
+    }
+);
+
+impl ArrayRecord for Vmas {
+    type Item = Vma;
+}

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! The records: one struct a kind, in the file of what it belongs to.
+
+use core::fmt;
+
+use super::layout::{
+    row,
+    KindInfo,
+    Layout,
+    Record, //
+};
+
+mod file;
+mod machine;
+mod memory;
+mod process;
+mod signal;
+mod stream;
+
+pub use self::{
+    file::*,
+    machine::*,
+    memory::*,
+    process::*,
+    signal::*,
+    stream::*, //
+};
+
+/// Declares the kinds: the enum and the table, from one list.
+macro_rules! kinds {
+    ($($(#[doc = $doc:literal])* $name:ident = $number:literal,)*) => {
+        /// What a record is about. The numbers are the format's and never change.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u16)]
+        pub enum Kind {
+            $($(#[doc = $doc])* $name = $number,)*
+        }
+
+        impl Kind {
+            /// Returns the kind of this number.
+            pub const fn from_number(number: u16) -> Option<Self> {
+                match number {
+                    $($number => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
+
+            /// Returns the number of the kind.
+            pub const fn number(self) -> u16 {
+                match self {
+                    $(Self::$name => $number,)*
+                }
+            }
+
+            /// Returns the name of the kind.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)*
+                }
+            }
+
+            /// Returns the description of the kind's records.
+            pub const fn info(self) -> &'static KindInfo {
+                match self {
+                    $(Self::$name => const { &row::<$name>() },)*
+                }
+            }
+
+            /// Returns what its records are, by lines.
+            pub const fn doc(self) -> &'static [&'static str] {
+                match self {
+                    $(Self::$name => <$name as Layout>::DOC,)*
+                }
+            }
+
+            /// Returns what the fields of its records mean, by lines.
+            pub const fn field_docs(self) -> &'static [&'static [&'static str]] {
+                match self {
+                    $(Self::$name => <$name as Layout>::DOCS,)*
+                }
+            }
+        }
+
+        /// All kinds of this version, in the order of their numbers.
+        pub const KINDS: &[Kind] = &[$(Kind::$name,)*];
+    };
+}
+
+kinds! {
+    /// The machine that the tree ran on.
+    Machine = 1,
+    /// An open regular file.
+    FileRegular = 2,
+    /// An open directory.
+    FileDirectory = 3,
+    /// An open character device, such as /dev/null.
+    FileDevice = 4,
+    /// A pipe or fifo with what is buffered in it.
+    Pipe = 5,
+    /// An open end of a pipe or fifo.
+    FilePipe = 6,
+    /// An open file whose other side is outside the tree, to be supplied at the restart.
+    FileExternal = 7,
+    /// Shared anonymous memory.
+    Shmem = 8,
+    /// An address space.
+    Mm = 9,
+    /// Mappings of an address space.
+    Vmas = 10,
+    /// Working directory and umask.
+    Fs = 11,
+    /// A table of file descriptors.
+    Files = 12,
+    /// Signal actions.
+    Sighand = 13,
+    /// A process: what its threads share.
+    Process = 14,
+    /// A task: one thread of a process.
+    Task = 15,
+    /// General registers of a task.
+    Registers = 16,
+    /// One component of the extended registers of a task.
+    Xstate = 17,
+    /// Pending signals of a task or of a process.
+    Signals = 18,
+    /// Credentials.
+    Cred = 19,
+    /// A run of memory pages; their data follows the record.
+    Pages = 0x100,
+    /// The end of the plan.
+    PlanEnd = 0x7ffe,
+    /// The end of the image.
+    Trailer = 0x7fff,
+}
+
+impl Kind {
+    /// Whether records of the kind belong into the plan.
+    pub const fn in_plan(self) -> bool {
+        !matches!(self, Self::Pages | Self::Trailer)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The kinds of open files.
+pub const OPEN_FILES: &[Kind] = &[
+    Kind::FileRegular,
+    Kind::FileDirectory,
+    Kind::FileDevice,
+    Kind::FilePipe,
+    Kind::FileExternal,
+];
