@@ -1,0 +1,494 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Descriptor tables, and the kinds of open files by one table.
+//!
+//! An open file is saved once, however many descriptors of however many tasks refer to it. What is
+//! in no row of [`KINDS`] is refused by the name that the kernel has for it.
+
+use core::ptr::{
+    self,
+    NonNull, //
+};
+
+use kernel::{
+    bindings,
+    error::{
+        from_err_ptr,
+        to_result, //
+    },
+    fs::File,
+    prelude::*,
+    sync::aref::ARef,
+    task::Pid, //
+};
+
+use zerocopy::IntoBytes;
+
+use crate::{
+    hold::Held,
+    image::record::{
+        fd_flags,
+        file_flags,
+        Fd,
+        Files, //
+    },
+    objects::Class,
+    plan::Blueprint,
+    report::Place,
+    save::Saver, //
+};
+
+pub(crate) mod device;
+pub(crate) mod directory;
+pub(crate) mod external;
+pub(crate) mod pipe;
+pub(crate) mod regular;
+
+/// One kind of open files.
+struct FileKind {
+    /// Whether the kind takes this file.
+    takes: fn(&Saver<'_>, Option<u32>, &File) -> bool,
+    /// Saves it, or refuses it and returns `None`.
+    save: fn(&mut Saver<'_>, Place, &ARef<File>) -> Result<Option<u32>>,
+}
+
+/// All kinds, the first that takes a file saves it.
+const KINDS: &[FileKind] = &[
+    FileKind {
+        takes: external::takes,
+        save: external::save,
+    },
+    FileKind {
+        takes: pipe::takes,
+        save: pipe::save,
+    },
+    FileKind {
+        takes: device::takes,
+        save: device::save,
+    },
+    FileKind {
+        takes: directory::takes,
+        save: directory::save,
+    },
+    FileKind {
+        takes: regular::takes,
+        save: regular::save,
+    },
+];
+
+/// Saves the descriptor table of `held` unless it has been, and returns its number.
+///
+/// Returns `None` when something in it was refused.
+pub(crate) fn save(saver: &mut Saver<'_>, held: &Held) -> Result<Option<u32>> {
+    // SAFETY: `held` keeps its task, which stands still: the pointer is read, not followed.
+    let table = unsafe { (*held.as_raw()).files };
+    if let Some(id) = saver.objects.get(Class::Files, table) {
+        return Ok(Some(id));
+    }
+    let problems = saver.report.count();
+    let mut fds = KVVec::new();
+    each(held, |fd, file, cloexec| {
+        if let Some(id) = save_file(saver, Place::Fd(held.pid(), fd), Some(fd), &file)? {
+            let flags = if cloexec { fd_flags::CLOEXEC } else { 0 };
+            let entry = Fd {
+                fd: fd.into(),
+                flags: flags.into(),
+                file: id.into(),
+                reserved: 0.into(),
+            };
+            fds.push(entry, GFP_KERNEL)?;
+        }
+        Ok(())
+    })?;
+    if saver.report.count() != problems {
+        return Ok(None);
+    }
+    let record = Files {
+        count: u32::try_from(fds.len())?.into(),
+        reserved: 0.into(),
+    };
+    let id = saver.object(&record, &[fds.as_bytes()])?;
+    saver.objects.insert(Class::Files, table, id)?;
+    Ok(Some(id))
+}
+
+/// Calls `act` with each descriptor of `held`, ascending: number, file, close-on-exec.
+pub(crate) fn each(held: &Held, mut act: impl FnMut(u32, ARef<File>, bool) -> Result) -> Result {
+    let mut fd = 0;
+    loop {
+        // SAFETY: `held` keeps its task; the file comes with a reference.
+        let file = unsafe { bindings::fget_task_next(held.as_raw(), &mut fd) };
+        let Some(file) = NonNull::new(file) else {
+            return Ok(());
+        };
+        // SAFETY: The reference is ours, and the position is only read.
+        let file = unsafe { ARef::<File>::from_raw(file.cast()) };
+        // SAFETY: `held` keeps its task.
+        let cloexec = unsafe { bindings::checkpoint_fd_cloexec(held.as_raw(), fd) } > 0;
+        act(fd, file, cloexec)?;
+        fd = fd.checked_add(1).ok_or(EMFILE)?;
+    }
+}
+
+/// Saves an open file unless it has been. `fd` is the number it is known by, if it has one.
+fn save_file(
+    saver: &mut Saver<'_>,
+    place: Place,
+    fd: Option<u32>,
+    file: &ARef<File>,
+) -> Result<Option<u32>> {
+    if let Some(id) = saver.objects.get(Class::File, file.as_ptr()) {
+        return Ok(Some(id));
+    }
+    if saver
+        .stream
+        .is_some_and(|stream| ptr::eq(stream.file().as_ptr(), file.as_ptr()))
+    {
+        saver.refuse(place, fmt!("is the stream that the image goes to"));
+        return Ok(None);
+    }
+    // SAFETY: `file` is valid; the names are constants.
+    let blocker = unsafe { bindings::checkpoint_file_blocker(file.as_ptr()) };
+    if !blocker.is_null() {
+        // SAFETY: As above.
+        let blocker = unsafe { CStr::from_char_ptr(blocker) };
+        saver.refuse(place, fmt!("{}: {blocker}: not supported", Name(file)));
+        return Ok(None);
+    }
+    for kind in KINDS {
+        if (kind.takes)(saver, fd, file) {
+            let id = (kind.save)(saver, place, file)?;
+            if let Some(id) = id {
+                saver.remember(file, id)?;
+            }
+            return Ok(id);
+        }
+    }
+    // SAFETY: `file` is valid.
+    let tty = unsafe { bindings::checkpoint_is_tty(file.as_ptr()) };
+    let what = if tty { "tty " } else { "" };
+    saver.refuse(place, fmt!("{what}{}: not supported", Name(file)));
+    Ok(None)
+}
+
+/// Saves a file that is mapped, by the same table; only what can be mapped again is taken.
+pub(crate) fn save_mapped(
+    saver: &mut Saver<'_>,
+    place: Place,
+    file: &ARef<File>,
+) -> Result<Option<u32>> {
+    if !regular::takes(saver, None, file) && !device::takes(saver, None, file) {
+        saver.refuse(place, fmt!("mapping of {}: not supported", Name(file)));
+        return Ok(None);
+    }
+    save_file(saver, place, None, file)
+}
+
+/// Gives the current task the descriptors that table `id` of the image has, and no others.
+///
+/// `pid` is the task, by which the caller may name descriptors that it supplies.
+pub(crate) fn restore(blueprint: &Blueprint, id: u32, pid: Pid) -> Result {
+    // SAFETY: The table is a copy that came with the current task, which runs in the kernel and has
+    // no descriptor in use.
+    unsafe { bindings::checkpoint_close_all() };
+    for entry in blueprint.fds(id) {
+        let fd = entry.fd.get();
+        let file = blueprint.descriptor(pid, fd, entry.file.get())?;
+        let cloexec = entry.flags.get() & fd_flags::CLOEXEC != 0;
+        let flags = if cloexec { bindings::O_CLOEXEC } else { 0 };
+        // SAFETY: `file` is valid; the table takes a reference of its own.
+        to_result(unsafe { bindings::replace_fd(fd, file.as_ptr(), flags) })?;
+    }
+    Ok(())
+}
+
+/// What the kernel calls an open file: its path, or the name of its anonymous inode.
+pub(crate) struct Name<'a>(pub(crate) &'a File);
+
+impl kernel::fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut kernel::fmt::Formatter<'_>) -> kernel::fmt::Result {
+        let Ok(path) = Path::of(self.0) else {
+            return f.write_str("unnamed file");
+        };
+        let name = path.bytes();
+        // An anonymous inode is called "anon_inode:[eventfd]", a socket "socket:[1234]".
+        let name = name.strip_prefix(b"anon_inode:").unwrap_or(name);
+        let name = match name.iter().position(|byte| *byte == b':') {
+            Some(colon) if !name.starts_with(b"/") => name.get(..colon).unwrap_or(name),
+            _ => name,
+        };
+        let name = name.strip_prefix(b"[").unwrap_or(name);
+        let name = name.strip_suffix(b"]").unwrap_or(name);
+        // What everybody else calls it.
+        let name = if name == b"eventpoll" { b"epoll" } else { name };
+        kernel::fmt::Display::fmt(kernel::str::BStr::from_bytes(name), f)
+    }
+}
+
+/// The path of a file as the caller sees it.
+pub(crate) struct Path {
+    buffer: KVec<u8>,
+    start: usize,
+}
+
+impl Path {
+    /// Longest path, with its final NUL.
+    const MAX: usize = bindings::PATH_MAX as usize;
+
+    /// # Errors
+    ///
+    /// `ENAMETOOLONG`, `ENOMEM`.
+    pub(crate) fn of(file: &File) -> Result<Self> {
+        // SAFETY: A file keeps its path as long as it lives.
+        unsafe { Self::of_raw(ptr::addr_of!((*file.as_ptr()).__bindgen_anon_1.f_path)) }
+    }
+
+    /// # Safety
+    ///
+    /// `path` is valid.
+    pub(crate) unsafe fn of_raw(path: *const bindings::path) -> Result<Self> {
+        let mut buffer = KVec::from_elem(0u8, Self::MAX, GFP_KERNEL)?;
+        let base = buffer.as_mut_ptr();
+        // SAFETY: `path` is valid by the safety requirement; the name goes to the end of `buffer`.
+        let name = from_err_ptr(unsafe {
+            bindings::d_path(path, base.cast(), i32::try_from(Self::MAX)?)
+        })?;
+        let start = name.addr() - base.addr();
+        Ok(Self { buffer, start })
+    }
+
+    /// The path from the caller's root, or `None` when it does not lead there: a mount of the
+    /// kernel's own, or outside a changed root.
+    ///
+    /// # Errors
+    ///
+    /// As [`Path::of`].
+    ///
+    /// # Safety
+    ///
+    /// `path` is valid.
+    pub(crate) unsafe fn from_root(path: *const bindings::path) -> Result<Option<Self>> {
+        let mut buffer = KVec::from_elem(0u8, Self::MAX, GFP_KERNEL)?;
+        let base = buffer.as_mut_ptr();
+        // SAFETY: `path` is valid by the safety requirement; the name goes to the end of `buffer`.
+        let name = from_err_ptr(unsafe {
+            bindings::checkpoint_path_from_root(path, base.cast(), i32::try_from(Self::MAX)?)
+        })?;
+        if name.is_null() {
+            return Ok(None);
+        }
+        let start = name.addr() - base.addr();
+        Ok(Some(Self { buffer, start }))
+    }
+
+    /// Without the final NUL.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        let name = self.buffer.get(self.start..).unwrap_or_default();
+        name.strip_suffix(b"\0").unwrap_or(name)
+    }
+
+    /// Whether the path leads to the file from the caller's root.
+    pub(crate) fn is_absolute(&self) -> bool {
+        self.bytes().starts_with(b"/")
+    }
+}
+
+/// What stat(2) says.
+pub(crate) struct Stat {
+    pub(crate) mode: u32,
+    pub(crate) size: u64,
+    pub(crate) mtime_sec: i64,
+    pub(crate) mtime_nsec: u32,
+    pub(crate) major: u32,
+    pub(crate) minor: u32,
+}
+
+/// # Errors
+///
+/// What the file system says.
+pub(crate) fn stat(file: &File) -> Result<Stat> {
+    let mut stat = bindings::kstat::default();
+    // SAFETY: A file keeps its path as long as it lives.
+    to_result(unsafe {
+        bindings::vfs_getattr(
+            ptr::addr_of!((*file.as_ptr()).__bindgen_anon_1.f_path),
+            &mut stat,
+            bindings::STATX_BASIC_STATS,
+            0,
+        )
+    })?;
+    Ok(Stat {
+        mode: u32::from(stat.mode),
+        size: u64::try_from(stat.size)?,
+        mtime_sec: stat.mtime.tv_sec,
+        mtime_nsec: u32::try_from(stat.mtime.tv_nsec)?,
+        major: stat.rdev >> bindings::MINORBITS,
+        minor: stat.rdev & ((1 << bindings::MINORBITS) - 1),
+    })
+}
+
+/// The type bits of the mode of the inode behind `file`.
+pub(crate) fn file_type(file: &File) -> u32 {
+    // SAFETY: A file keeps its inode, whose type does not change.
+    u32::from(unsafe { (*inode(file)).i_mode }) & bindings::S_IFMT
+}
+
+/// The inode behind `file`, as an identity.
+pub(crate) fn inode(file: &File) -> *mut bindings::inode {
+    // SAFETY: `file` is valid; the inode is set before anyone sees it.
+    unsafe { (*file.as_ptr()).f_inode }
+}
+
+/// `f_mode` of an open file.
+pub(crate) fn mode(file: &File) -> u32 {
+    // SAFETY: `file` is valid, and these bits do not change after open.
+    unsafe { (*file.as_ptr()).f_mode }
+}
+
+/// The position of an open file.
+pub(crate) fn position(file: &File) -> i64 {
+    // SAFETY: `file` is valid; those who could move the position stand still.
+    unsafe { (*file.as_ptr()).f_pos }
+}
+
+/// Moves an open file to a position that lseek(2) could move it to.
+pub(crate) fn seek(file: &File, pos: i64) -> Result {
+    if pos == 0 || mode(file) & bindings::FMODE_LSEEK == 0 {
+        return Ok(());
+    }
+    // SAFETY: `file` is valid.
+    let at = unsafe { bindings::vfs_llseek(file.as_ptr(), pos, bindings::SEEK_SET as i32) };
+    if at < 0 {
+        return Err(Error::from_errno(i32::try_from(at)?));
+    }
+    Ok(())
+}
+
+/// Whether `file` is on the kernel's own mount of shared memory, which has no path.
+pub(crate) fn is_internal_shmem(file: &File) -> bool {
+    // SAFETY: `file` is valid.
+    unsafe { bindings::checkpoint_is_internal_shmem(file.as_ptr()) }
+}
+
+/// Whether the last component of the file's name is `name`.
+pub(crate) fn name_is(file: &File, name: &CStr) -> bool {
+    Path::of(file).is_ok_and(|path| {
+        let bytes = path.bytes();
+        let bytes = bytes.strip_suffix(b" (deleted)").unwrap_or(bytes);
+        bytes.strip_prefix(b"/").unwrap_or(bytes) == name.to_bytes()
+    })
+}
+
+/// Takes over the reference that comes with the result of a C function.
+pub(crate) fn owned(file: *mut bindings::file) -> Result<ARef<File>> {
+    let file = NonNull::new(from_err_ptr(file)?).ok_or(ENOENT)?;
+    // SAFETY: The reference is ours, and nobody else uses the position.
+    Ok(unsafe { ARef::from_raw(file.cast()) })
+}
+
+/// Opens `path` under the caller's credentials.
+///
+/// # Errors
+///
+/// What open(2) says.
+pub(crate) fn open(path: &[u8], flags: u32) -> Result<ARef<File>> {
+    let mut name = KVec::with_capacity(path.len() + 1, GFP_KERNEL)?;
+    name.extend_from_slice(path, GFP_KERNEL)?;
+    name.push(0, GFP_KERNEL)?;
+    let name = CStr::from_bytes_with_nul(&name).map_err(|_| EINVAL)?;
+    // SAFETY: `name` is a string.
+    owned(unsafe { bindings::filp_open(name.as_char_ptr(), i32::try_from(flags)?, 0) })
+}
+
+/// Opens what `found` (O_PATH) has found, without a second look-up of the name, under the caller's
+/// credentials.
+///
+/// # Errors
+///
+/// What open(2) says.
+pub(crate) fn reopen(found: &File, flags: u32) -> Result<ARef<File>> {
+    // SAFETY: A file keeps its path as long as it lives.
+    owned(unsafe {
+        bindings::file_open_root(
+            ptr::addr_of!((*found.as_ptr()).__bindgen_anon_1.f_path),
+            c"".as_char_ptr(),
+            i32::try_from(flags)?,
+            0,
+        )
+    })
+}
+
+/// Flags of open(2) and fcntl(2), and their bits in the image.
+const FLAGS: &[(u32, u32)] = &[
+    (bindings::O_APPEND, file_flags::APPEND),
+    (bindings::O_NONBLOCK, file_flags::NONBLOCK),
+    (bindings::O_DIRECT, file_flags::DIRECT),
+    (bindings::O_SYNC & !bindings::O_DSYNC, file_flags::SYNC),
+    (bindings::O_DSYNC, file_flags::DSYNC),
+    (bindings::O_NOATIME, file_flags::NOATIME),
+    (bindings::O_PATH, file_flags::PATH),
+    (bindings::O_LARGEFILE, file_flags::LARGEFILE),
+    (bindings::O_DIRECTORY, file_flags::DIRECTORY),
+    (bindings::O_NOFOLLOW, file_flags::NOFOLLOW),
+];
+
+/// What F_GETFL shows of `file`, in the image's bits.
+pub(crate) fn image_flags(file: &File) -> u32 {
+    let raw = file.flags();
+    let mode = mode(file);
+    let mut flags = 0;
+    if mode & bindings::FMODE_READ != 0 {
+        flags |= file_flags::READ;
+    }
+    if mode & bindings::FMODE_WRITE != 0 {
+        flags |= file_flags::WRITE;
+    }
+    for (kernel, image) in FLAGS {
+        if raw & kernel == *kernel {
+            flags |= image;
+        }
+    }
+    flags
+}
+
+/// The flags that open(2) takes to get a file as `image` says.
+pub(crate) fn open_flags(image: u32) -> u32 {
+    let mut flags = match (
+        image & file_flags::READ != 0,
+        image & file_flags::WRITE != 0,
+    ) {
+        (_, false) => bindings::O_RDONLY,
+        (false, true) => bindings::O_WRONLY,
+        (true, true) => bindings::O_RDWR,
+    };
+    for (kernel, bit) in FLAGS {
+        if image & bit != 0 {
+            flags |= kernel;
+        }
+    }
+    flags
+}
+
+/// Refuses a file that has no path any more, and returns the path of any other.
+pub(crate) fn saved_path(saver: &mut Saver<'_>, place: Place, file: &File) -> Result<Option<Path>> {
+    // SAFETY: A file keeps its path as long as it lives.
+    let (unlinked, path) = unsafe {
+        let path = ptr::addr_of!((*file.as_ptr()).__bindgen_anon_1.f_path);
+        (
+            bindings::checkpoint_path_unlinked(path),
+            Path::from_root(path)?,
+        )
+    };
+    let Some(path) = path else {
+        saver.refuse(
+            place,
+            fmt!("{}: not reachable by a path: not supported", Name(file)),
+        );
+        return Ok(None);
+    };
+    if unlinked {
+        saver.refuse(place, fmt!("{}: unlinked file: not supported", Name(file)));
+        return Ok(None);
+    }
+    Ok(Some(path))
+}

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Regular files: by path, with position, flags, and what the file must still be at the restart.
+
+use kernel::{
+    bindings,
+    fs::File,
+    prelude::*,
+    sync::aref::ARef, //
+};
+
+use crate::{
+    files::{
+        self,
+        Stat, //
+    },
+    image::record::{
+        file_flags,
+        FileRegular, //
+    },
+    plan::Policy,
+    report::{
+        Place,
+        Report, //
+    },
+    save::Saver, //
+};
+
+/// Regular files that have a path; shared memory without one is no file.
+pub(crate) fn takes(_: &Saver<'_>, _: Option<u32>, file: &File) -> bool {
+    files::file_type(file) == bindings::S_IFREG && !files::is_internal_shmem(file)
+}
+
+/// Saves an open file, unless it has been.
+pub(crate) fn save(saver: &mut Saver<'_>, place: Place, file: &ARef<File>) -> Result<Option<u32>> {
+    if let Some(id) = saver.remembered(file) {
+        return Ok(Some(id));
+    }
+    let Some(path) = files::saved_path(saver, place, file)? else {
+        return Ok(None);
+    };
+    let stat = files::stat(file)?;
+    let record = FileRegular {
+        flags: files::image_flags(file).into(),
+        mode: stat.mode.into(),
+        pos: files::position(file).into(),
+        size: stat.size.into(),
+        mtime_sec: stat.mtime_sec.into(),
+        mtime_nsec: stat.mtime_nsec.into(),
+        reserved: [0; 12],
+    };
+    let id = saver.object(&record, &[path.bytes()])?;
+    saver.remember(file, id)?;
+    Ok(Some(id))
+}
+
+/// A file to be cut back to its recorded size once nothing can fail any more.
+pub(crate) struct Truncate {
+    file: ARef<File>,
+    size: i64,
+}
+
+impl Truncate {
+    /// # Errors
+    ///
+    /// What truncate(2) says.
+    pub(crate) fn carry_out(&self) -> Result {
+        // SAFETY: A file keeps its path as long as it lives.
+        kernel::error::to_result(unsafe {
+            bindings::vfs_truncate(
+                core::ptr::addr_of!((*self.file.as_ptr()).__bindgen_anon_1.f_path),
+                self.size,
+            )
+        })
+    }
+}
+
+/// Opens the file of `record` again, after checking that it is the one that was saved.
+///
+/// # Errors
+///
+/// What open(2) says, or `ESTALE`, with a line in `report`.
+pub(crate) fn restore(
+    record: &FileRegular,
+    path: &[u8],
+    policy: Policy,
+    truncate: &mut KVVec<Truncate>,
+    report: &mut Report,
+) -> Result<ARef<File>> {
+    let name: &kernel::str::BStr = path.as_ref();
+    let found = files::open(path, bindings::O_PATH).inspect_err(|err| {
+        report.problem(Place::Tree, fmt!("file {name}: {err:?}"));
+    })?;
+    let stat = files::stat(&found)?;
+    let flags = record.flags.get();
+    match check(record, &stat, policy) {
+        Verdict::Same => {}
+        Verdict::Cut => truncate.push(
+            Truncate {
+                file: found.clone(),
+                size: i64::try_from(record.size.get())?,
+            },
+            GFP_KERNEL,
+        )?,
+        Verdict::Differs(what) => {
+            report.problem(Place::Tree, fmt!("file {name}: {what}"));
+            return Err(ESTALE);
+        }
+    }
+    if flags & file_flags::PATH != 0 {
+        return Ok(found);
+    }
+    // What was O_TMPFILE, and has got a name since, still shows O_DIRECTORY.
+    let open_flags = files::open_flags(flags) & !bindings::O_DIRECTORY;
+    let file = files::reopen(&found, open_flags).inspect_err(|err| {
+        report.problem(Place::Tree, fmt!("file {name}: cannot be opened: {err:?}"));
+    })?;
+    files::seek(&file, record.pos.get())?;
+    Ok(file)
+}
+
+enum Verdict {
+    /// The file that was saved, as it was.
+    Same,
+    /// It has grown and is to be cut back.
+    Cut,
+    /// Not to be used, because of this.
+    Differs(&'static str),
+}
+
+fn check(record: &FileRegular, stat: &Stat, policy: Policy) -> Verdict {
+    if stat.mode & bindings::S_IFMT != bindings::S_IFREG {
+        return Verdict::Differs("is no regular file any more");
+    }
+    let size = record.size.get();
+    if stat.size < size {
+        return Verdict::Differs("is shorter than at the checkpoint");
+    }
+    let untouched = stat.size == size
+        && stat.mtime_sec == record.mtime_sec.get()
+        && stat.mtime_nsec == record.mtime_nsec.get();
+    let writes = record.flags.get() & file_flags::WRITE != 0;
+    if policy.truncate && writes && stat.size > size {
+        return Verdict::Cut;
+    }
+    if untouched || policy.force {
+        return Verdict::Same;
+    }
+    if !writes {
+        return Verdict::Differs("has changed since the checkpoint; --force accepts it");
+    }
+    if policy.keep || policy.truncate {
+        return Verdict::Same;
+    }
+    Verdict::Differs(if stat.size > size {
+        "has grown since the checkpoint; --files=truncate cuts it back, --files=keep accepts it"
+    } else {
+        "was written since the checkpoint; --files=keep or --files=truncate accepts it"
+    })
+}

@@ -1,0 +1,508 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Small accessors for kernel/checkpoint/: inline functions, macros and fields that Rust cannot
+ * reach through bindgen. None of them is exported to modules.
+ */
+#include <linux/checkpoint.h>
+#include <linux/sched/prio.h>
+#include <linux/sched/task_stack.h>
+#include <linux/wait.h>
+#include <uapi/linux/sched/types.h>
+#include <uapi/linux/wait.h>
+
+#include <asm/cpuid/api.h>
+#include <asm/fpu/api.h>
+#include <asm/fpu/xcr.h>
+
+/* Whether descriptor @fd of @task is closed by exec. */
+int checkpoint_fd_cloexec(struct task_struct *task, unsigned int fd)
+{
+	struct files_struct *files;
+	int ret = -EBADF;
+
+	guard(task_lock)(task);
+	files = task->files;
+	if (files) {
+		guard(rcu)();
+		ret = close_on_exec(fd, files);
+	}
+	return ret;
+}
+
+/* Root, working directory (each with a reference) and umask of @task; -ESRCH when it has exited. */
+int checkpoint_get_fs(struct task_struct *task, struct path *root, struct path *pwd, int *umask)
+{
+	struct fs_struct *fs;
+
+	guard(task_lock)(task);
+	fs = task->fs;
+	if (!fs)
+		return -ESRCH;
+	get_fs_root(fs, root);
+	get_fs_pwd(fs, pwd);
+	*umask = fs->umask;
+	return 0;
+}
+
+bool checkpoint_path_unlinked(const struct path *path)
+{
+	return d_unlinked(path->dentry);
+}
+
+bool checkpoint_path_equal(const struct path *a, const struct path *b)
+{
+	return path_equal(a, b);
+}
+
+bool checkpoint_killed(void)
+{
+	return fatal_signal_pending(current);
+}
+
+/* Close all descriptors of current, whose table is its own. */
+void checkpoint_close_all(void)
+{
+	unsigned int max;
+
+	scoped_guard(rcu)
+		max = files_fdtable(current->files)->max_fds;
+	for (unsigned int fd = 0; fd < max; fd++)
+		close_fd(fd);
+}
+
+void checkpoint_set_umask(int umask)
+{
+	current->fs->umask = umask & S_IRWXUGO;
+}
+
+/*
+ * Move @task, the leader of a thread group that has not run in user mode yet, into the process
+ * group and the session with these numbers in the pid namespace of current, or leave it (0).
+ */
+int checkpoint_set_ids(struct task_struct *task, pid_t pgid, pid_t sid)
+{
+	struct pid *pids[PIDTYPE_MAX] = {};
+	struct pid *pgrp, *session;
+	int err = 0;
+
+	write_lock_irq(&tasklist_lock);
+	pgrp = pgid ? find_vpid(pgid) : task_pgrp(task);
+	session = sid ? find_vpid(sid) : task_session(task);
+	if (!pgrp || !session || !task->sighand) {
+		err = -ESRCH;
+	} else {
+		if (task_session(task) != session) {
+			change_pid(pids, task, PIDTYPE_SID, session);
+			proc_clear_tty(task);
+		}
+		if (session == task_pid(task))
+			task->signal->leader = 1;
+		if (task_pgrp(task) != pgrp)
+			change_pid(pids, task, PIDTYPE_PGID, pgrp);
+	}
+	write_unlock_irq(&tasklist_lock);
+	free_pids(pids);
+	return err;
+}
+
+/* Whether current may do what clone3(2) asks for set_tid. */
+bool checkpoint_may_choose_pids(void)
+{
+	return checkpoint_restore_ns_capable(task_active_pid_ns(current)->user_ns);
+}
+
+/* Whether a task, a process group or a session of the pid namespace of current has this number. */
+bool checkpoint_pid_taken(pid_t nr)
+{
+	guard(rcu)();
+	return find_vpid(nr) != NULL;
+}
+
+/*
+ * Wait, killably, until @task sleeps in wait_for_completion_killable() and is off its CPU. The only
+ * such wait on its way is the last, which it leaves when the caller says so, or to die.
+ */
+int checkpoint_wait_parked(struct task_struct *task)
+{
+	while (!wait_task_inactive(task, TASK_WAKEKILL)) {
+		if (READ_ONCE(task->exit_state))
+			return -ESRCH;
+		schedule_timeout_killable(1);
+		if (fatal_signal_pending(current))
+			return -EINTR;
+	}
+	return 0;
+}
+
+/* Wait, killably, until @task, which has been sent SIGKILL, is dead. */
+void checkpoint_wait_dead(struct task_struct *task)
+{
+	while (!READ_ONCE(task->exit_state) && !fatal_signal_pending(current))
+		schedule_timeout_killable(1);
+	/* Ours to reap, unless its parent was one of those that died with it. */
+	if (rcu_access_pointer(task->real_parent) == current)
+		kernel_wait4(task_pid_vnr(task), NULL, __WALL | WNOHANG, NULL);
+}
+
+/* The signal_struct of the parent of @task, as an identity. */
+const void *checkpoint_parent_signal(struct task_struct *task)
+{
+	guard(rcu)();
+	return rcu_dereference(task->real_parent)->signal;
+}
+
+/*
+ * Children of current are born into a time namespace in which the clocks stand @monotonic_ns and
+ * @boottime_ns further than in its own, until checkpoint_leave_time_ns().
+ */
+int checkpoint_enter_time_ns(s64 monotonic_ns, s64 boottime_ns, struct nsproxy **old)
+{
+	struct nsproxy *new = NULL;
+	struct timens_offsets *offsets;
+	int err;
+
+	err = unshare_nsproxy_namespaces(CLONE_NEWTIME, &new, NULL, NULL);
+	if (err)
+		return err;
+	if (!ns_capable(new->time_ns_for_children->user_ns, CAP_SYS_TIME)) {
+		put_nsproxy(new);
+		return -EPERM;
+	}
+
+	/* Nobody else has seen the namespace yet. */
+	offsets = &new->time_ns_for_children->offsets;
+	offsets->monotonic = timespec64_add(offsets->monotonic, ns_to_timespec64(monotonic_ns));
+	offsets->boottime = timespec64_add(offsets->boottime, ns_to_timespec64(boottime_ns));
+
+	*old = current->nsproxy;
+	get_nsproxy(*old);
+	switch_task_namespaces(current, new);
+	return 0;
+}
+
+void checkpoint_leave_time_ns(struct nsproxy *old)
+{
+	switch_task_namespaces(current, old);
+}
+
+/* CLOCK_MONOTONIC and CLOCK_BOOTTIME as @task sees them; current stands for its children. */
+void checkpoint_clocks(struct task_struct *task, s64 *monotonic_ns, s64 *boottime_ns)
+{
+	struct timens_offsets *offsets;
+
+	*monotonic_ns = ktime_get_ns();
+	*boottime_ns = ktime_get_boottime_ns();
+
+	guard(task_lock)(task);
+	if (task->nsproxy) {
+		offsets = task == current ? &task->nsproxy->time_ns_for_children->offsets
+					  : &task->nsproxy->time_ns->offsets;
+		*monotonic_ns += timespec64_to_ns(&offsets->monotonic);
+		*boottime_ns += timespec64_to_ns(&offsets->boottime);
+	}
+}
+
+/* Forget what current took over from the caller of restart(2) and what is about to be unmapped. */
+void checkpoint_reset_inherited(void)
+{
+	rseq_execve(current);
+	current->futex.robust_list = NULL;
+	current->set_child_tid = NULL;
+	current->clear_child_tid = NULL;
+	sas_ss_reset(current);
+	current->pdeath_signal = 0;
+}
+
+/*
+ * Not rseq_register(): that clears rseq_cs in user memory, and with it the abort of a critical
+ * section that the checkpoint interrupted.
+ */
+void checkpoint_restore_rseq(unsigned long ptr, u32 len, u32 sig)
+{
+	/* The size of the first version, which the second exceeds; see rseq_register(). */
+	const u32 v1_size = 32;
+	struct rseq __user *rseq = (struct rseq __user *)ptr;
+
+	if (!access_ok(rseq, len) || len < v1_size)
+		return;
+	/*
+	 * The ids are those of another CPU, and for the second version the kernel insists that they
+	 * are the ones that it wrote last: now none, as checkpoint_reset_inherited() left them.
+	 */
+	if (put_user(RSEQ_CPU_ID_UNINITIALIZED, &rseq->cpu_id_start) ||
+	    put_user(RSEQ_CPU_ID_UNINITIALIZED, &rseq->cpu_id) ||
+	    put_user(0U, &rseq->node_id) || put_user(0U, &rseq->mm_cid)) {
+		force_sig(SIGSEGV);
+		return;
+	}
+	current->rseq.usrptr = rseq;
+	current->rseq.len = len;
+	current->rseq.sig = sig;
+	current->rseq.event.has_rseq = len > v1_size ? 2 : 1;
+	/* The critical section was interrupted in user mode, whatever brought current here. */
+	current->rseq.event.user_irq = true;
+	rseq_force_update();
+}
+
+struct sighand_struct *checkpoint_lock_sighand(struct task_struct *task, unsigned long *flags)
+{
+	return lock_task_sighand(task, flags);
+}
+
+void checkpoint_unlock_sighand(struct sighand_struct *sighand, unsigned long flags)
+{
+	spin_unlock_irqrestore(&sighand->siglock, flags);
+}
+
+void checkpoint_task_lock(struct task_struct *task)
+{
+	task_lock(task);
+}
+
+void checkpoint_task_unlock(struct task_struct *task)
+{
+	task_unlock(task);
+}
+
+void checkpoint_set_sigpending(struct task_struct *task)
+{
+	set_tsk_thread_flag(task, TIF_SIGPENDING);
+}
+
+bool checkpoint_restore_sigmask(struct task_struct *task)
+{
+	return test_tsk_restore_sigmask(task);
+}
+
+void checkpoint_set_restore_sigmask(struct task_struct *task)
+{
+	task->restore_sigmask = true;
+}
+
+struct pt_regs *checkpoint_pt_regs(struct task_struct *task)
+{
+	return task_pt_regs(task);
+}
+
+/* Offset and size of a component of the XSAVE area in its standard format, as user space sees it. */
+void checkpoint_xfeature(unsigned int feature, u32 *offset, u32 *size)
+{
+	u32 ecx, edx;
+
+	cpuid_count(CPUID_LEAF_XSTATE, feature, size, offset, &ecx, &edx);
+}
+
+/* The extended states that user space may have. */
+u64 checkpoint_user_xfeatures(void)
+{
+	return fpu_user_cfg.max_features;
+}
+
+u32 checkpoint_cpus_online(void)
+{
+	return num_online_cpus();
+}
+
+struct new_utsname *checkpoint_utsname(void)
+{
+	return utsname();
+}
+
+unsigned long checkpoint_task_size(void)
+{
+	return TASK_SIZE;
+}
+
+bool checkpoint_no_new_privs(struct task_struct *task)
+{
+	return task_no_new_privs(task);
+}
+
+void checkpoint_set_no_new_privs(void)
+{
+	task_set_no_new_privs(current);
+}
+
+int checkpoint_ioprio(struct task_struct *task)
+{
+#ifdef CONFIG_BLOCK
+	guard(task_lock)(task);
+	return task->io_context ? task->io_context->ioprio : 0;
+#else
+	return 0;
+#endif
+}
+
+/* The CPUs that @task may run on, as @words words of 64 bits. */
+void checkpoint_cpus(struct task_struct *task, u64 *mask, unsigned int words)
+{
+	bitmap_to_arr64(mask, cpumask_bits(&task->cpus_mask), min(nr_cpu_ids, words * 64));
+}
+
+/* Start the timer of setitimer(ITIMER_REAL) of current, as setitimer(2) does. */
+void checkpoint_start_itimer(s64 remaining_ns, s64 interval_ns)
+{
+	struct signal_struct *signal = current->signal;
+
+	guard(spinlock_irq)(&current->sighand->siglock);
+	signal->it_real_incr = interval_ns;
+	hrtimer_start(&signal->real_timer, remaining_ns, HRTIMER_MODE_REL);
+}
+
+bool checkpoint_is_tty(struct file *file)
+{
+	if (!S_ISCHR(file_inode(file)->i_mode))
+		return false;
+	switch (imajor(file_inode(file))) {
+	case TTY_MAJOR:
+	case TTYAUX_MAJOR:
+	case UNIX98_PTY_MASTER_MAJOR ... UNIX98_PTY_MASTER_MAJOR + UNIX98_PTY_MAJOR_COUNT - 1:
+	case UNIX98_PTY_SLAVE_MAJOR ... UNIX98_PTY_SLAVE_MAJOR + UNIX98_PTY_MAJOR_COUNT - 1:
+		return true;
+	}
+	return false;
+}
+
+bool checkpoint_pipe_has_notifications(struct pipe_inode_info *pipe)
+{
+	return pipe_has_watch_queue(pipe);
+}
+
+/* Slots in use: from @tail up to @head, which wrap around. */
+void checkpoint_pipe_slots(struct pipe_inode_info *pipe, u32 *head, u32 *tail)
+{
+	*head = pipe->head;
+	*tail = pipe->tail;
+}
+
+int checkpoint_may_chdir(const struct path *path)
+{
+	return path_permission(path, MAY_EXEC | MAY_CHDIR);
+}
+
+/* A new descriptor of current that refers to the process of @task, or an error. */
+int checkpoint_install_pidfd(struct task_struct *task)
+{
+	struct pid *pid = get_task_pid(task, PIDTYPE_TGID);
+	struct file *file;
+	int fd;
+
+	fd = pidfd_prepare(pid, 0, &file);
+	put_pid(pid);
+	if (fd >= 0)
+		fd_install(fd, file);
+	return fd;
+}
+
+/*
+ * Close the last reference to a file that nobody has used: not by task work, since who is about to
+ * run must not see it open any more.
+ */
+void checkpoint_close_now(struct file *file)
+{
+	__fput_sync(file);
+}
+
+/* The signal that the parent of @task gets at its death: exec of either resets it. */
+int checkpoint_exit_signal(struct task_struct *task)
+{
+	guard(rcu)();
+	if (task->parent_exec_id != READ_ONCE(rcu_dereference(task->real_parent)->self_exec_id))
+		return SIGCHLD;
+	return task->exit_signal;
+}
+
+/* current has called execve(2) since it was forked, as its parent may not change its group then. */
+void checkpoint_set_execed(void)
+{
+	current->flags &= ~PF_FORKNOEXEC;
+}
+
+bool checkpoint_same_label(const struct cred *a, const struct cred *b)
+{
+	struct lsm_prop of_a, of_b;
+
+	security_cred_getlsmprop(a, &of_a);
+	security_cred_getlsmprop(b, &of_b);
+	return !memcmp(&of_a, &of_b, sizeof(of_a));
+}
+
+/* The path of @path from the root of current, or NULL when it is not below it. */
+char *checkpoint_path_from_root(const struct path *path, char *buf, int len)
+{
+	struct path root;
+	char *name;
+
+	get_fs_root(current->fs, &root);
+	name = __d_path(path, &root, buf, len);
+	path_put(&root);
+	return name;
+}
+
+bool checkpoint_is_subreaper(struct task_struct *task)
+{
+	return task->signal->is_child_subreaper;
+}
+
+/* Set a limit of the process of current; the caller has checked that it may. */
+void checkpoint_set_rlimit(unsigned int resource, unsigned long cur, unsigned long max)
+{
+	scoped_guard(task_lock, current->group_leader) {
+		current->signal->rlim[resource].rlim_cur = cur;
+		current->signal->rlim[resource].rlim_max = max;
+	}
+	if (resource == RLIMIT_CPU && cur != RLIM_INFINITY)
+		update_rlimit_cpu(current, cur);
+}
+
+bool checkpoint_capable(int cap)
+{
+	return capable(cap);
+}
+
+void checkpoint_set_oom_score_adj(short adj, short adj_min)
+{
+	current->signal->oom_score_adj = adj;
+	current->signal->oom_score_adj_min = adj_min;
+}
+
+/* Let current run on the CPUs of @mask, @words words of 64 bits, as sched_setaffinity(2) does. */
+int checkpoint_set_cpus(const u64 *mask, unsigned int words)
+{
+	cpumask_var_t cpus;
+	int err;
+
+	if (!zalloc_cpumask_var(&cpus, GFP_KERNEL))
+		return -ENOMEM;
+	bitmap_from_arr64(cpumask_bits(cpus), mask, min(nr_cpu_ids, words * 64));
+	err = sched_setaffinity(0, cpus);
+	free_cpumask_var(cpus);
+	return err;
+}
+
+int checkpoint_set_scheduler(int policy, int priority, int nice)
+{
+	const struct sched_attr attr = {
+		.size		= sizeof(attr),
+		.sched_policy	= policy,
+		.sched_priority	= priority,
+		.sched_nice	= nice,
+	};
+
+	return sched_setattr(current, &attr);
+}
+
+/* Reduce the capabilities of current to these sets; what it does not have it does not get. */
+int checkpoint_set_caps(u64 inheritable, u64 permitted, u64 effective, u64 bset, u64 ambient)
+{
+	struct cred *new = prepare_creds();
+
+	if (!new)
+		return -ENOMEM;
+	new->cap_inheritable.val &= inheritable;
+	new->cap_permitted.val &= permitted;
+	new->cap_effective.val &= effective;
+	new->cap_bset.val &= bset;
+	new->cap_ambient.val &= ambient;
+	return commit_creds(new);
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Numbers for the objects of an image: each kernel object is saved once, however many refer to it.
+
+use kernel::{
+    prelude::*,
+    rbtree::RBTree, //
+};
+
+/// What an address stands for, since one address may start several objects.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Class {
+    Mm,
+    Files,
+    Fs,
+    Sighand,
+    Cred,
+    File,
+    Pipe,
+    PipeReader,
+    PipeWriter,
+    Shmem,
+    Process,
+}
+
+/// Objects seen so far, by identity.
+pub(crate) struct Objects {
+    seen: RBTree<(Class, usize), u32>,
+}
+
+impl Objects {
+    pub(crate) fn new() -> Self {
+        Self {
+            seen: RBTree::new(),
+        }
+    }
+
+    /// The number of an object that has been saved.
+    pub(crate) fn get<T>(&self, class: Class, object: *const T) -> Option<u32> {
+        self.seen.get(&(class, object.addr())).copied()
+    }
+
+    /// Remembers that `object` was saved under `id`. The object must stay alive until the image is
+    /// complete, or its address could come to mean another one.
+    pub(crate) fn insert<T>(&mut self, class: Class, object: *const T, id: u32) -> Result {
+        self.seen
+            .try_create_and_insert((class, object.addr()), id, GFP_KERNEL)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,739 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The plan of an image, read and checked as a whole before anything is made.
+
+use kernel::{
+    bindings,
+    fs::File,
+    new_mutex,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        Mutex, //
+    },
+    task::Pid, //
+};
+
+use crate::{
+    cred,
+    files::{
+        self,
+        external,
+        pipe::Ends,
+        regular::Truncate, //
+    },
+    fs,
+    image::{
+        self,
+        record::{
+            Cred,
+            Fd,
+            FileDevice,
+            FileDirectory,
+            FileExternal,
+            FilePipe,
+            FileRegular,
+            Files,
+            Fs,
+            Machine,
+            Mm,
+            Pipe,
+            Process,
+            Registers,
+            Shmem,
+            Sighand,
+            Siginfo,
+            Signals,
+            Task,
+            Vma,
+            Vmas,
+            Xstate, //
+        },
+        ErrorKind,
+        Header,
+        ImageError,
+        Kind,
+        Objects,
+        Record,
+        RecordRef,
+        Slot,
+        HEADER_LEN, //
+    },
+    machine,
+    process,
+    registers,
+    report::{
+        Place,
+        Report, //
+    },
+    shmem,
+    stream::{
+        KernelCrc,
+        Stream, //
+    },
+    task, //
+};
+
+/// How much of the plan is read, and so allocated, before more is seen to be there.
+const STEP: usize = 1 << 20;
+
+/// What the caller accepts of files that are not as they were.
+#[derive(Clone, Copy)]
+pub(crate) struct Policy {
+    pub(crate) keep: bool,
+    pub(crate) truncate: bool,
+    pub(crate) force: bool,
+}
+
+/// A descriptor of the caller that takes the place of one that led outside the tree.
+pub(crate) struct Supplied {
+    /// Of this task only, or 0.
+    pub(crate) pid: Pid,
+    pub(crate) target_fd: u32,
+    pub(crate) file: ARef<File>,
+}
+
+/// What follows the plan in the stream.
+pub(crate) type Rest = image::Stream<KernelCrc>;
+
+/// Numbers of records.
+type Index = usize;
+
+/// One process of the plan.
+pub(crate) struct ProcessPlan {
+    record: Index,
+    /// Numbers of its tasks among all tasks, the leader first.
+    pub(crate) tasks: KVVec<usize>,
+    /// Numbers of its children among all processes.
+    pub(crate) children: KVVec<usize>,
+    /// Its shared pending signals.
+    signals: Option<Index>,
+}
+
+/// One task of the plan.
+pub(crate) struct TaskPlan {
+    record: Index,
+    /// Number of its process among all processes.
+    pub(crate) process: usize,
+    registers: Option<Index>,
+    xstate: KVec<Index>,
+    signals: Option<Index>,
+}
+
+/// The bytes of a plan and what is known of them.
+///
+/// # Invariants
+///
+/// `objects` and `records` borrow from `bytes` and `slots`, which do not change or move and are
+/// dropped after them: their lifetime is that of this struct, and is handed out as no longer.
+pub(crate) struct Blueprint {
+    objects: Objects<'static, 'static>,
+    records: KVVec<RecordRef<'static>>,
+    /// Number of the record of each object, in the order of their ids.
+    record_of: KVVec<Index>,
+    pub(crate) processes: KVVec<ProcessPlan>,
+    pub(crate) tasks: KVVec<TaskPlan>,
+    /// Open files, shared memory and working directories, in the order of the objects' ids; until
+    /// the tree has them.
+    open: Pin<KBox<Mutex<KVVec<Option<ARef<File>>>>>>,
+    supplied: KVVec<Supplied>,
+    /// What to cut back at the end.
+    pub(crate) truncate: KVVec<Truncate>,
+    _slots: KVVec<Slot>,
+    _bytes: VVec<u8>,
+}
+
+/// Number of an image's defect for the caller.
+pub(crate) fn errno(defect: &ImageError) -> Error {
+    match defect.kind() {
+        ErrorKind::Empty | ErrorKind::Truncated => ENODATA,
+        ErrorKind::NotAnImage => ENOEXEC,
+        ErrorKind::Newer => EOPNOTSUPP,
+        ErrorKind::Foreign => ENOEXEC,
+        ErrorKind::Damaged => EBADMSG,
+        ErrorKind::Malformed => EINVAL,
+    }
+}
+
+/// Notes a defect of the image, and returns its number.
+pub(crate) fn defect(report: &mut Report, defect: ImageError) -> Error {
+    report.problem(Place::Image, fmt!("{}", Sentence(defect)));
+    errno(&defect)
+}
+
+/// The sentence for a defect.
+struct Sentence(ImageError);
+
+impl kernel::fmt::Display for Sentence {
+    fn fmt(&self, f: &mut kernel::fmt::Formatter<'_>) -> kernel::fmt::Result {
+        core::fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// End of user space.
+pub(crate) fn task_size() -> u64 {
+    // SAFETY: The function computes.
+    unsafe { bindings::checkpoint_task_size() as u64 }
+}
+
+/// Reads up to `buf.len()` bytes, fewer only at the end of the stream.
+fn read_up_to(stream: &Stream, buf: &mut [u8]) -> Result<usize> {
+    let mut done = 0;
+    while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match stream.read_some(rest)? {
+            0 => break,
+            got => done += got,
+        }
+    }
+    Ok(done)
+}
+
+impl Blueprint {
+    /// Reads header and plan from the stream and checks them against each other.
+    ///
+    /// # Errors
+    ///
+    /// The image's defect, with a line in `report`; what the stream says.
+    pub(crate) fn read(stream: &Stream, report: &mut Report) -> Result<(Self, Rest)> {
+        let mut header = [0; HEADER_LEN];
+        let got = read_up_to(stream, &mut header)?;
+        let header = Header::parse::<KernelCrc>(header.get(..got).unwrap_or_default())
+            .map_err(|err| defect(report, err))?;
+
+        let len = header.plan_len();
+        let mut bytes = VVec::new();
+        while bytes.len() < len {
+            let at = bytes.len();
+            let step = STEP.min(len - at);
+            bytes.resize(at + step, 0, GFP_KERNEL_ACCOUNT)?;
+            let got = read_up_to(stream, bytes.get_mut(at..).unwrap_or_default())?;
+            if got < step {
+                bytes.truncate(at + got);
+                break;
+            }
+        }
+        Self::new(&header, bytes, report)
+    }
+
+    fn new(header: &Header, bytes: VVec<u8>, report: &mut Report) -> Result<(Self, Rest)> {
+        // SAFETY: The bytes stay where they are for as long as the new object lives, see its
+        // invariant: a vector's elements do not move with it.
+        let view: &'static [u8] =
+            unsafe { core::slice::from_raw_parts(bytes.as_ptr(), bytes.len()) };
+        let plan =
+            image::Plan::<KernelCrc>::new(header, view).map_err(|err| defect(report, err))?;
+
+        let mut slots = KVVec::new();
+        slots.extend_with(plan.objects(), Slot::default(), GFP_KERNEL_ACCOUNT)?;
+        // SAFETY: As above.
+        let slots_view: &'static mut [Slot] =
+            unsafe { core::slice::from_raw_parts_mut(slots.as_mut_ptr(), slots.len()) };
+        let objects = Objects::new(&plan, slots_view).map_err(|err| defect(report, err))?;
+
+        let mut open = KVVec::new();
+        for _ in 0..plan.objects() {
+            open.push(None, GFP_KERNEL_ACCOUNT)?;
+        }
+        // INVARIANT: Both vectors move into the struct, their elements stay.
+        let mut blueprint = Self {
+            objects,
+            records: KVVec::new(),
+            record_of: KVVec::new(),
+            processes: KVVec::new(),
+            tasks: KVVec::new(),
+            open: KBox::pin_init(new_mutex!(open), GFP_KERNEL)?,
+            supplied: KVVec::new(),
+            truncate: KVVec::new(),
+            _slots: slots,
+            _bytes: bytes,
+        };
+        blueprint.index(plan.records()).inspect_err(|err| {
+            report.problem(Place::Image, fmt!("plan: {err:?}"));
+        })?;
+        Ok((blueprint, plan.stream()))
+    }
+
+    /// Finds out what belongs to what.
+    fn index(&mut self, records: impl Iterator<Item = RecordRef<'static>>) -> Result {
+        // Positions by object, in the order of their ids.
+        let mut position: KVVec<usize> = KVVec::new();
+        for record in records {
+            let at = self.records.len();
+            if record.id != 0 {
+                self.record_of.push(at, GFP_KERNEL_ACCOUNT)?;
+                position.push(usize::MAX, GFP_KERNEL_ACCOUNT)?;
+            }
+            match record.kind {
+                Kind::Process => {
+                    let (process, _) = get::<Process>(&record)?;
+                    let number = self.processes.len();
+                    if process.parent.get() != 0 {
+                        let parent = self.lookup(&position, process.parent.get())?;
+                        let parent = self.processes.get_mut(parent).ok_or(EINVAL)?;
+                        parent.children.push(number, GFP_KERNEL_ACCOUNT)?;
+                    }
+                    *position.as_mut_slice().last_mut().ok_or(EINVAL)? = number;
+                    let process = ProcessPlan {
+                        record: at,
+                        tasks: KVVec::new(),
+                        children: KVVec::new(),
+                        signals: None,
+                    };
+                    self.processes.push(process, GFP_KERNEL_ACCOUNT)?;
+                }
+                Kind::Task => {
+                    let (task, _) = get::<Task>(&record)?;
+                    let process = self.lookup(&position, task.process.get())?;
+                    let number = self.tasks.len();
+                    *position.as_mut_slice().last_mut().ok_or(EINVAL)? = number;
+                    let plan = self.processes.get_mut(process).ok_or(EINVAL)?;
+                    plan.tasks.push(number, GFP_KERNEL_ACCOUNT)?;
+                    let task = TaskPlan {
+                        record: at,
+                        process,
+                        registers: None,
+                        xstate: KVec::new(),
+                        signals: None,
+                    };
+                    self.tasks.push(task, GFP_KERNEL_ACCOUNT)?;
+                }
+                Kind::Registers => {
+                    let (registers, _) = get::<Registers>(&record)?;
+                    let task = self.lookup(&position, registers.task.get())?;
+                    self.tasks.get_mut(task).ok_or(EINVAL)?.registers = Some(at);
+                }
+                Kind::Xstate => {
+                    let (xstate, _) = get::<Xstate>(&record)?;
+                    let task = self.lookup(&position, xstate.task.get())?;
+                    let task = self.tasks.get_mut(task).ok_or(EINVAL)?;
+                    task.xstate.push(at, GFP_KERNEL_ACCOUNT)?;
+                }
+                Kind::Signals => {
+                    let (signals, _) = get::<Signals>(&record)?;
+                    let slot = match (signals.task.get(), signals.process.get()) {
+                        (0, process) => {
+                            let process = self.lookup(&position, process)?;
+                            &mut self.processes.get_mut(process).ok_or(EINVAL)?.signals
+                        }
+                        (task, _) => {
+                            let task = self.lookup(&position, task)?;
+                            &mut self.tasks.get_mut(task).ok_or(EINVAL)?.signals
+                        }
+                    };
+                    if slot.replace(at).is_some() {
+                        return Err(EINVAL);
+                    }
+                }
+                _ => {}
+            }
+            self.records.push(record, GFP_KERNEL_ACCOUNT)?;
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, position: &[usize], id: u32) -> Result<usize> {
+        let index = self.objects.index(id).ok_or(EINVAL)?;
+        position.get(index).copied().ok_or(EINVAL)
+    }
+
+    fn at<T: Record>(&self, index: Index) -> Result<(&T, &[u8])> {
+        get(self.records.get(index).ok_or(EINVAL)?)
+    }
+
+    fn object<T: Record>(&self, id: u32) -> Result<(&T, &[u8])> {
+        self.objects.get_as(id).ok_or(EINVAL)
+    }
+
+    /// The machine of the image.
+    pub(crate) fn machine(&self) -> Result<&Machine> {
+        Ok(self.at::<Machine>(0)?.0)
+    }
+
+    /// What follows the plan.
+    pub(crate) fn objects(&self) -> &Objects<'_, '_> {
+        &self.objects
+    }
+
+    /// Process number `index`.
+    pub(crate) fn process(&self, index: usize) -> Result<&Process> {
+        Ok(self.at(self.processes.get(index).ok_or(EINVAL)?.record)?.0)
+    }
+
+    /// The record of `process`.
+    pub(crate) fn process_of(&self, process: &ProcessPlan) -> Result<&Process> {
+        Ok(self.at(process.record)?.0)
+    }
+
+    /// The process of task number `index`, and whether the task leads it.
+    pub(crate) fn leads(&self, index: usize) -> Option<(&Process, bool)> {
+        let process = self.processes.get(self.tasks.get(index)?.process)?;
+        Some((
+            self.process_of(process).ok()?,
+            process.tasks.first() == Some(&index),
+        ))
+    }
+
+    /// Task number `index`.
+    pub(crate) fn task(&self, index: usize) -> Result<&Task> {
+        Ok(self.task_with_cpus(index)?.0)
+    }
+
+    /// Task number `index`, and the set of CPUs it may run on.
+    pub(crate) fn task_with_cpus(&self, index: usize) -> Result<(&Task, &[u8])> {
+        self.at(self.tasks.get(index).ok_or(EINVAL)?.record)
+    }
+
+    /// General registers of task number `index`.
+    pub(crate) fn registers(&self, index: usize) -> Result<&Registers> {
+        let at = self
+            .tasks
+            .get(index)
+            .ok_or(EINVAL)?
+            .registers
+            .ok_or(EINVAL)?;
+        Ok(self.at(at)?.0)
+    }
+
+    /// Extended registers of task number `index`.
+    pub(crate) fn xstate(&self, index: usize) -> impl Iterator<Item = (&Xstate, &[u8])> {
+        self.tasks
+            .get(index)
+            .into_iter()
+            .flat_map(|task| task.xstate.iter())
+            .filter_map(|at| self.at::<Xstate>(*at).ok())
+    }
+
+    fn infos(&self, at: Option<Index>) -> &[Siginfo] {
+        at.and_then(|at| self.records.get(at))
+            .and_then(|record| record.get_array::<Signals>().ok())
+            .map_or(&[], |(_, infos)| infos)
+    }
+
+    /// Pending signals of task number `index`.
+    pub(crate) fn task_signals(&self, index: usize) -> &[Siginfo] {
+        self.infos(self.tasks.get(index).and_then(|task| task.signals))
+    }
+
+    /// Shared pending signals of process number `index`.
+    pub(crate) fn process_signals(&self, index: usize) -> &[Siginfo] {
+        self.infos(
+            self.processes
+                .get(index)
+                .and_then(|process| process.signals),
+        )
+    }
+
+    /// Address space `id` and its auxiliary vector.
+    pub(crate) fn mm(&self, id: u32) -> Result<(&Mm, &[u8])> {
+        self.object(id)
+    }
+
+    /// The mappings of address space `id`, ascending.
+    pub(crate) fn vmas(&self, id: u32) -> impl Iterator<Item = &Vma> {
+        let first = self
+            .objects
+            .index(id)
+            .and_then(|index| self.record_of.get(index))
+            .map_or(usize::MAX, |at| at + 1);
+        self.records
+            .get(first..)
+            .unwrap_or_default()
+            .iter()
+            .map_while(|record| record.get_array::<Vmas>().ok())
+            .flat_map(|(_, vmas)| vmas)
+    }
+
+    /// The descriptors of table `id`, ascending.
+    pub(crate) fn fds(&self, id: u32) -> &[Fd] {
+        self.objects
+            .get(id)
+            .and_then(|record| record.get_array::<Files>().ok())
+            .map_or(&[], |(_, fds)| fds)
+    }
+
+    /// Working directory and umask `id`.
+    pub(crate) fn fs(&self, id: u32) -> Result<(&Fs, ARef<File>)> {
+        Ok((self.object::<Fs>(id)?.0, self.file(id)?))
+    }
+
+    /// Credentials `id`.
+    pub(crate) fn cred(&self, id: u32) -> Result<&Cred> {
+        Ok(self.object::<Cred>(id)?.0)
+    }
+
+    /// Signal actions `id`.
+    pub(crate) fn actions(&self, id: u32) -> Result<&[image::record::Action]> {
+        let record = self.objects.get(id).ok_or(EINVAL)?;
+        Ok(record.get_array::<Sighand>().map_err(|_| EINVAL)?.1)
+    }
+
+    /// What was opened for object `id`.
+    pub(crate) fn file(&self, id: u32) -> Result<ARef<File>> {
+        let index = self.objects.index(id).ok_or(EINVAL)?;
+        self.open.lock().get(index).cloned().flatten().ok_or(EINVAL)
+    }
+
+    /// Lets go of all files: what the tree has open is its own from here on.
+    pub(crate) fn forget_files(&self) {
+        let files = core::mem::replace(&mut *self.open.lock(), KVVec::new());
+        drop(files);
+    }
+
+    /// The file for descriptor `fd` of task `pid`: that of object `id`, or one that the caller
+    /// supplies.
+    pub(crate) fn descriptor(&self, pid: Pid, fd: u32, id: u32) -> Result<ARef<File>> {
+        match self.object::<FileExternal>(id) {
+            Ok(_) => self.supply(pid, fd).cloned().ok_or(EBADF),
+            Err(_) => self.file(id),
+        }
+    }
+
+    fn supply(&self, pid: Pid, fd: u32) -> Option<&ARef<File>> {
+        self.supplied
+            .iter()
+            .find(|supplied| supplied.target_fd == fd && (supplied.pid == 0 || supplied.pid == pid))
+            .map(|supplied| &supplied.file)
+    }
+
+    /// The end of user space, to be emptied.
+    pub(crate) fn task_size(&self) -> usize {
+        task_size() as usize
+    }
+
+    /// Checks the plan against the machine and the restarter, and opens all files.
+    ///
+    /// All problems are listed in `report`.
+    ///
+    /// # Errors
+    ///
+    /// The first problem.
+    pub(crate) fn prepare(
+        &mut self,
+        supplied: KVVec<Supplied>,
+        policy: Policy,
+        report: &mut Report,
+    ) -> Result {
+        self.supplied = supplied;
+        let mut first = Ok(());
+        let uses_vdso = self
+            .records
+            .iter()
+            .any(|record| matches!(record.get::<Mm>(), Ok((mm, _)) if mm.vdso.get() != 0));
+        let before = report.count();
+        machine::check(self.machine()?, uses_vdso, report);
+        if report.count() != before {
+            first = Err(EOPNOTSUPP);
+        }
+        for record in self.records.iter() {
+            first = first.and(self.check(record, report));
+        }
+        let pids = self.check_pids(report);
+        let files = self.open_all(policy, report);
+        let fds = self.check_supplied(report);
+        pids.and(files).and(fds).and(first)
+    }
+
+    /// Checks one record against the restarter and against what the kernel could have saved.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` for what the restarter may not have or set, `EINVAL` for a defect of the image, each
+    /// with lines in `report`.
+    fn check(&self, record: &RecordRef<'static>, report: &mut Report) -> Result {
+        let before = report.count();
+        let mut err = EPERM;
+        match record.kind {
+            Kind::Cred => {
+                let (cred, groups) = record.get_array::<Cred>().map_err(|_| EINVAL)?;
+                cred::check(cred, groups, report)?;
+            }
+            Kind::Process => process::check(get::<Process>(record)?.0, report),
+            Kind::Task => {
+                let (task, _) = get::<Task>(record)?;
+                task::check(task, report);
+                if task::check_restart(task).is_err() {
+                    err = EINVAL;
+                    report.problem(
+                        Place::Image,
+                        fmt!("impossible interrupted system call: the image is malformed"),
+                    );
+                }
+            }
+            Kind::Registers => {
+                let (registers, _) = get::<Registers>(record)?;
+                if registers::check_general(registers).is_err() {
+                    err = EINVAL;
+                    report.problem(
+                        Place::Image,
+                        fmt!("registers that are not of 64-bit user mode: not supported"),
+                    );
+                }
+            }
+            _ => {}
+        }
+        if report.count() != before {
+            return Err(err);
+        }
+        Ok(())
+    }
+
+    /// Checks that the numbers of all tasks are free.
+    fn check_pids(&self, report: &mut Report) -> Result {
+        // SAFETY: The function looks at the caller.
+        if !unsafe { bindings::checkpoint_may_choose_pids() } {
+            report.problem(
+                Place::Tree,
+                fmt!(
+                    "to give tasks their numbers needs CAP_CHECKPOINT_RESTORE; rstr --new-pidns \
+                     does without"
+                ),
+            );
+            return Err(EPERM);
+        }
+        let mut result = Ok(());
+        for index in 0..self.tasks.len() {
+            let tid = self.task(index)?.tid.get();
+            // SAFETY: The function looks for a number in the caller's pid namespace.
+            if unsafe { bindings::checkpoint_pid_taken(tid) } {
+                report.problem(
+                    Place::Task(tid),
+                    fmt!("its number is taken; rstr --new-pidns has all numbers free"),
+                );
+                result = Err(EEXIST);
+            }
+        }
+        result
+    }
+
+    /// Opens the files of all objects; pipes and shared memory are made.
+    fn open_all(&mut self, policy: Policy, report: &mut Report) -> Result {
+        let mut result = Ok(());
+        let mut pipes: KVec<(u32, Ends)> = KVec::new();
+        for (position, at) in self.record_of.iter().enumerate() {
+            let record = self.records.get(*at).ok_or(EINVAL)?;
+            let opened = match record.kind {
+                Kind::FileRegular => {
+                    let (file, path) = get::<FileRegular>(record)?;
+                    files::regular::restore(file, path, policy, &mut self.truncate, report)
+                }
+                Kind::FileDirectory => {
+                    let (dir, path) = get::<FileDirectory>(record)?;
+                    files::directory::restore(dir, path, report)
+                }
+                Kind::FileDevice => {
+                    let (device, path) = get::<FileDevice>(record)?;
+                    files::device::restore(device, path, report)
+                }
+                Kind::Pipe => {
+                    let (pipe, tail) = get::<Pipe>(record)?;
+                    let ends = files::pipe::restore(pipe, tail).inspect_err(|err| {
+                        report.problem(Place::Tree, fmt!("pipe {}: {err:?}", record.id));
+                    })?;
+                    pipes.push((record.id, ends), GFP_KERNEL_ACCOUNT)?;
+                    continue;
+                }
+                Kind::FilePipe => {
+                    let (file, path) = get::<FilePipe>(record)?;
+                    let pipe = file.pipe.get();
+                    if !path.is_empty() {
+                        report.problem(Place::Image, fmt!("fifo: not supported"));
+                        return Err(EOPNOTSUPP);
+                    }
+                    let found = pipes
+                        .binary_search_by_key(&pipe, |(id, _)| *id)
+                        .ok()
+                        .and_then(|at| pipes.get_mut(at));
+                    let (_, ends) = found.ok_or(EINVAL)?;
+                    ends.take(file).inspect_err(|_| {
+                        report.problem(
+                            Place::Image,
+                            fmt!("pipe {pipe}: several open files at one end: not supported"),
+                        );
+                    })
+                }
+                Kind::Shmem => shmem::restore(get::<Shmem>(record)?.0).inspect_err(|err| {
+                    report.problem(Place::Tree, fmt!("shared memory {}: {err:?}", record.id));
+                }),
+                Kind::Fs => fs::open(get::<Fs>(record)?.1, report),
+                _ => continue,
+            };
+            match opened {
+                Ok(file) => {
+                    *self.open.lock().get_mut(position).ok_or(EINVAL)? = Some(file);
+                }
+                Err(err) => result = result.and(Err(err)),
+            }
+        }
+        result?;
+        self.check_executables(report)
+    }
+
+    /// Checks that the caller may execute what becomes the tasks' executables.
+    fn check_executables(&self, report: &mut Report) -> Result {
+        for record in self.records.iter().filter(|record| record.kind == Kind::Mm) {
+            let exe = self.file(get::<Mm>(record)?.0.exe.get())?;
+            // SAFETY: `exe` is valid.
+            kernel::error::to_result(unsafe { bindings::prctl_check_exe_file(exe.as_ptr()) })
+                .inspect_err(|err| {
+                    report.problem(
+                        Place::Tree,
+                        fmt!("{} is not executable: {err:?}", files::Name(&exe)),
+                    );
+                })?;
+        }
+        Ok(())
+    }
+
+    /// Checks that the caller supplies what leads outside the tree.
+    fn check_supplied(&self, report: &mut Report) -> Result {
+        let mut result = Ok(());
+        for index in 0..self.tasks.len() {
+            let task = self.task(index)?;
+            let pid = task.tid.get();
+            for entry in self.fds(task.files.get()) {
+                let fd = entry.fd.get();
+                let Ok((record, description)) = self.object::<FileExternal>(entry.file.get())
+                else {
+                    continue;
+                };
+                let name: &kernel::str::BStr = description.as_ref();
+                let place = Place::Fd(pid, fd);
+                let accepted = match self.supply(pid, fd) {
+                    None => Err("has to be supplied: --inherit-fd"),
+                    Some(file) => external::accepts(record, fd, file)
+                        .map_err(|_| "what is supplied is not open for its direction"),
+                };
+                if let Err(what) = accepted {
+                    report.problem(place, fmt!("{name}: leads outside the tree, {what}"));
+                    result = Err(EBADF);
+                }
+            }
+        }
+        result
+    }
+
+    /// What the caller should know, although it is in order.
+    pub(crate) fn notes(&self, report: &mut Report) -> Result {
+        use image::record::process_flags::{
+            PGID_OUTSIDE,
+            SID_OUTSIDE, //
+        };
+        for index in 0..self.processes.len() {
+            let process = self.process(index)?;
+            let place = Place::Task(process.tgid.get());
+            if process.flags.get() & SID_OUTSIDE != 0 {
+                report.note(
+                    place,
+                    fmt!("joins the session and process group of the caller"),
+                );
+            } else if process.flags.get() & PGID_OUTSIDE != 0 {
+                report.note(place, fmt!("joins the process group of the caller"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn get<'a, T: Record>(record: &RecordRef<'a>) -> Result<(&'a T, &'a [u8])> {
+    record.get().map_err(|_| EINVAL)
+}

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Signal actions.
+//!
+//! Locks: `siglock`, while they are copied.
+
+use kernel::{
+    bindings,
+    error::to_result,
+    prelude::*, //
+};
+
+use zerocopy::IntoBytes;
+
+use crate::{
+    hold::Held,
+    image::record::{
+        Action,
+        Sighand, //
+    },
+    objects::Class,
+    save::Saver,
+    signals::Locked, //
+};
+
+/// Signals that have an action.
+const SIGNALS: usize = bindings::_NSIG as usize;
+
+/// Saves the signal actions of `held` unless they have been, and returns their number.
+pub(crate) fn save(saver: &mut Saver<'_>, held: &Held) -> Result<u32> {
+    let mut actions = KVec::with_capacity(SIGNALS, GFP_KERNEL)?;
+    let locked = Locked::new(held)?;
+    let sighand = locked.sighand();
+    if let Some(id) = saver.objects.get(Class::Sighand, sighand) {
+        return Ok(id);
+    }
+    // SAFETY: The lock keeps the actions.
+    for action in unsafe { (*sighand).action } {
+        let sa = action.sa;
+        // There is room: nothing is allocated under the lock.
+        let _ = actions.push_within_capacity(Action {
+            handler: (handler_address(&sa) as u64).into(),
+            flags: (sa.sa_flags as u64).into(),
+            restorer: (restorer_address(&sa) as u64).into(),
+            mask: (sa.sa_mask.sig[0] as u64).into(),
+        });
+    }
+    drop(locked);
+    let record = Sighand { reserved: 0.into() };
+    let id = saver.object(&record, &[actions.as_bytes()])?;
+    saver.objects.insert(Class::Sighand, sighand, id)?;
+    Ok(id)
+}
+
+fn handler_address(sa: &bindings::sigaction) -> usize {
+    sa.sa_handler.map_or(0, |handler| handler as usize)
+}
+
+fn restorer_address(sa: &bindings::sigaction) -> usize {
+    sa.sa_restorer.map_or(0, |restorer| restorer as usize)
+}
+
+/// Gives the current task its signal actions.
+///
+/// # Errors
+///
+/// What sigaction(2) says.
+pub(crate) fn restore(actions: &[Action]) -> Result {
+    for (number, action) in (1..).zip(actions) {
+        // SAFETY: All zeroes is a valid action. Addresses are those of user space, which the kernel
+        // never calls: it only hands them to the task. An option of a function is as large as an
+        // address, and null is none.
+        let mut new = unsafe {
+            let mut new: bindings::k_sigaction = core::mem::zeroed();
+            new.sa.sa_handler = core::mem::transmute::<usize, Option<unsafe extern "C" fn(i32)>>(
+                usize::try_from(action.handler.get())?,
+            );
+            new.sa.sa_restorer = core::mem::transmute::<usize, Option<unsafe extern "C" fn()>>(
+                usize::try_from(action.restorer.get())?,
+            );
+            new.sa.sa_flags = usize::try_from(action.flags.get())?;
+            new.sa.sa_mask.sig[0] = usize::try_from(action.mask.get())?;
+            new
+        };
+        let is_default = action.handler.get() == 0 && action.flags.get() == 0;
+        if is_default && action.mask.get() == 0 {
+            // Also of SIGKILL and SIGSTOP, whose action nobody may set. The others still have that
+            // of the restarter.
+            if number == bindings::SIGKILL as i32 || number == bindings::SIGSTOP as i32 {
+                continue;
+            }
+        }
+        // SAFETY: `new` is a valid action.
+        to_result(unsafe { bindings::do_sigaction(number, &mut new, core::ptr::null_mut()) })?;
+    }
+    Ok(())
+}

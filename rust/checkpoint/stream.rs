@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The stream an image goes to or comes from: written and read in order, never seeked.
+
+use core::mem::MaybeUninit;
+
+use kernel::{
+    bindings,
+    fs::File,
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::aref::ARef, //
+};
+
+use crate::{
+    files,
+    image::{
+        Crc32c,
+        Sink,
+        TooLong, //
+    }, //
+};
+
+/// The kernel's CRC-32C.
+pub(crate) struct KernelCrc;
+
+impl Crc32c for KernelCrc {
+    fn crc32c(crc: u32, data: &[u8]) -> u32 {
+        // SAFETY: `data` is valid for reads of its length.
+        unsafe { bindings::crc32c(crc, data.as_ptr().cast(), data.len()) }
+    }
+}
+
+/// A file opened for reading or writing, at its own position.
+///
+/// All transfers may sleep. A fatal signal ends them with `EINTR`; another signal does so only where
+/// the file's own driver looks at it (pipes and sockets).
+pub(crate) struct Stream {
+    file: ARef<File>,
+}
+
+impl Stream {
+    /// Uses `file`, which the caller has opened with the mode that is needed.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` when `file` cannot be written (`writing`) or read, `EISDIR` when it is a directory.
+    pub(crate) fn new(file: ARef<File>, writing: bool) -> Result<Self> {
+        let need = if writing {
+            bindings::FMODE_WRITE
+        } else {
+            bindings::FMODE_READ
+        };
+        // SAFETY: `file` is a valid file; `f_mode` does not change after open.
+        let mode = unsafe { (*file.as_ptr()).f_mode };
+        if mode & need == 0 {
+            return Err(EBADF);
+        }
+        if files::file_type(&file) == bindings::S_IFDIR {
+            return Err(EISDIR);
+        }
+        Ok(Self { file })
+    }
+
+    /// The file, to tell whether a descriptor in the tree is the stream itself.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Moves bytes between `iter` and the file position, and returns how many.
+    ///
+    /// # Errors
+    ///
+    /// What the file says.
+    fn step(&self, iter: &mut bindings::iov_iter, writing: bool) -> Result<usize> {
+        let file = self.file.as_ptr();
+        // SAFETY: `file` is valid and open for the direction; `iter` covers memory that stays. `f_pos`
+        // races only with the caller's own use of the descriptor, as for read(2) and write(2) on a
+        // shared one.
+        let moved = unsafe {
+            let mut pos = (*file).f_pos;
+            let moved = if writing {
+                bindings::vfs_iter_write(file, iter, &mut pos, 0)
+            } else {
+                bindings::vfs_iter_read(file, iter, &mut pos, 0)
+            };
+            if moved > 0 {
+                (*file).f_pos = pos;
+            }
+            moved
+        };
+        usize::try_from(moved).or_else(|_| {
+            let err = Error::from_errno(i32::try_from(moved)?);
+            // The position in the stream is lost, so the call cannot be restarted.
+            let restart = [ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND];
+            Err(if restart.contains(&err) { EINTR } else { err })
+        })
+    }
+
+    /// Moves all of the `left` bytes that `iter` covers.
+    ///
+    /// # Errors
+    ///
+    /// What the file says; `EIO` when it takes nothing more, `ENODATA` when it has nothing more.
+    fn transfer(&self, iter: &mut bindings::iov_iter, mut left: usize, writing: bool) -> Result {
+        while left > 0 {
+            match self.step(iter, writing)? {
+                0 if writing => return Err(EIO),
+                0 => return Err(ENODATA),
+                moved => left -= moved.min(left),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads up to `buf.len()` bytes; 0 at the end of the stream.
+    ///
+    /// # Errors
+    ///
+    /// What the file says.
+    pub(crate) fn read_some(&self, buf: &mut [u8]) -> Result<usize> {
+        let vec = bindings::kvec {
+            iov_base: buf.as_mut_ptr().cast(),
+            iov_len: buf.len(),
+        };
+        // SAFETY: `vec` describes `buf`, and both outlive the iterator.
+        let mut iter = unsafe { kvec_iter(bindings::ITER_DEST, &vec) };
+        self.step(&mut iter, false)
+    }
+
+    /// Writes all of `bytes`.
+    ///
+    /// # Errors
+    ///
+    /// What the file says, among it `EPIPE` when nobody reads a pipe and `ENOSPC`.
+    pub(crate) fn write_all(&self, bytes: &[u8]) -> Result {
+        let base = bytes.as_ptr().cast_mut().cast();
+        let vec = bindings::kvec {
+            iov_base: base,
+            iov_len: bytes.len(),
+        };
+        // SAFETY: `vec` describes `bytes`, and both outlive the iterator.
+        let mut iter = unsafe { kvec_iter(bindings::ITER_SOURCE, &vec) };
+        self.transfer(&mut iter, bytes.len(), true)
+    }
+
+    /// Writes whole pages, without a copy in between.
+    ///
+    /// # Errors
+    ///
+    /// As [`Stream::write_all`].
+    ///
+    /// # Safety
+    ///
+    /// Every entry refers to a page that the caller holds a reference to.
+    pub(crate) unsafe fn write_pages(&self, pages: &[bindings::bio_vec]) -> Result {
+        // SAFETY: By the safety requirement; `pages` outlives the iterator.
+        let mut iter = unsafe { pages_iter(bindings::ITER_SOURCE, pages) };
+        self.transfer(&mut iter, pages.len() * PAGE_SIZE, true)
+    }
+
+    /// Reads whole pages from the stream, without a copy in between.
+    ///
+    /// # Errors
+    ///
+    /// `ENODATA` when the stream ends before; otherwise what the file says.
+    ///
+    /// # Safety
+    ///
+    /// Every entry refers to a page that the caller holds a reference to and may write.
+    pub(crate) unsafe fn read_pages(&self, pages: &[bindings::bio_vec]) -> Result {
+        // SAFETY: By the safety requirement; `pages` outlives the iterator.
+        let mut iter = unsafe { pages_iter(bindings::ITER_DEST, pages) };
+        self.transfer(&mut iter, pages.len() * PAGE_SIZE, false)
+    }
+}
+
+/// An iterator over one piece of kernel memory.
+///
+/// # Safety
+///
+/// `vec` and what it describes outlive the result.
+unsafe fn kvec_iter(direction: u32, vec: &bindings::kvec) -> bindings::iov_iter {
+    let mut iter = MaybeUninit::uninit();
+    // SAFETY: By the safety requirement; the function initialises the iterator.
+    unsafe {
+        bindings::iov_iter_kvec(iter.as_mut_ptr(), direction, vec, 1, vec.iov_len);
+        iter.assume_init()
+    }
+}
+
+/// An iterator over whole pages.
+///
+/// # Safety
+///
+/// `pages` and what it refers to outlive the result.
+unsafe fn pages_iter(direction: u32, pages: &[bindings::bio_vec]) -> bindings::iov_iter {
+    let mut iter = MaybeUninit::uninit();
+    let total = pages.len() * PAGE_SIZE;
+    // SAFETY: By the safety requirement; the function initialises the iterator.
+    unsafe {
+        bindings::iov_iter_bvec(
+            iter.as_mut_ptr(),
+            direction,
+            pages.as_ptr(),
+            pages.len(),
+            total,
+        );
+        iter.assume_init()
+    }
+}
+
+/// Says whether the caller is being killed, between two steps of long work.
+///
+/// # Errors
+///
+/// `EINTR` when it is.
+pub(crate) fn interrupted() -> Result {
+    // SAFETY: The function looks at the current task.
+    if unsafe { bindings::checkpoint_killed() } {
+        return Err(EINTR);
+    }
+    Ok(())
+}
+
+/// The part of an image that is made while the tree stands still: grows in memory, written later.
+pub(crate) struct Buffer {
+    bytes: VVec<u8>,
+}
+
+impl Buffer {
+    pub(crate) fn new() -> Self {
+        Self { bytes: VVec::new() }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Sink for Buffer {
+    type Error = Error;
+
+    fn put(&mut self, bytes: &[u8]) -> Result {
+        Ok(self.bytes.extend_from_slice(bytes, GFP_KERNEL_ACCOUNT)?)
+    }
+}
+
+impl Sink for &Stream {
+    type Error = Error;
+
+    fn put(&mut self, bytes: &[u8]) -> Result {
+        self.write_all(bytes)
+    }
+}
+
+impl From<TooLong> for Error {
+    fn from(_: TooLong) -> Self {
+        E2BIG
+    }
+}

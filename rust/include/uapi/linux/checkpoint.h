@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
+#ifndef _UAPI_LINUX_CHECKPOINT_H
+#define _UAPI_LINUX_CHECKPOINT_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+/*
+ * Flags of checkpoint(2). With none of HOLD, HELD and CHECK the call stops the
+ * tree, writes its image to @fd and lets the tree go on.
+ */
+#define CHECKPOINT_HOLD		(1ULL << 0) /* only stop the tree; returns a hold descriptor */
+#define CHECKPOINT_HELD		(1ULL << 1) /* @target is a hold descriptor */
+#define CHECKPOINT_CHECK	(1ULL << 2) /* write no image, only list what blocks one */
+#define CHECKPOINT_RELEASE	(1ULL << 3) /* with HELD: end the hold once the state is captured */
+#define CHECKPOINT_NO_SNAPSHOT	(1ULL << 4) /* keep the tree stopped until the image is written */
+
+/**
+ * struct checkpoint_args - arguments of checkpoint(2)
+ * @flags:	CHECKPOINT_* bits
+ * @target:	pidfd of the root of the tree, or a hold descriptor (CHECKPOINT_HELD)
+ * @fd:		stream the image goes to, written in order; -1 with HOLD and CHECK
+ * @log_fd:	gets one line for each problem, or -1
+ * @timeout_ms:	how long to wait for all tasks to stand still, 0 for the default (10 s)
+ * @lease_ms:	how long a hold lasts without being used, 0 for the default (10 s)
+ * @reserved:	zero
+ * @stats:	user pointer to struct checkpoint_stats, or 0
+ */
+struct checkpoint_args {
+	__aligned_u64 flags;
+	__s32 target;
+	__s32 fd;
+	__s32 log_fd;
+	__u32 timeout_ms;
+	__u32 lease_ms;
+	__u32 reserved;
+	__aligned_u64 stats;
+};
+
+#define CHECKPOINT_ARGS_SIZE_VER0	40
+
+/**
+ * struct checkpoint_stats - what checkpoint(2) and restart(2) did
+ * @tasks:	tasks in the image
+ * @pages:	pages of memory in the image
+ * @bytes:	bytes of the image
+ * @stopped_ns:	checkpoint: first task stopped to last task released, 0 while still held
+ * @total_ns:	entry to return of the system call
+ * @problems:	lines meant for @log_fd, whether or not there was one
+ */
+struct checkpoint_stats {
+	__aligned_u64 tasks;
+	__aligned_u64 pages;
+	__aligned_u64 bytes;
+	__aligned_u64 stopped_ns;
+	__aligned_u64 total_ns;
+	__aligned_u64 problems;
+};
+
+/* Operations on a hold descriptor. Closing it, or the death of its opener, releases the tree. */
+#define CHECKPOINT_IOC_MAGIC	0xcb
+#define CHECKPOINT_IOC_RENEW	_IO(CHECKPOINT_IOC_MAGIC, 0) /* start the lease anew */
+#define CHECKPOINT_IOC_RELEASE	_IO(CHECKPOINT_IOC_MAGIC, 1) /* let the tree go on */
+#define CHECKPOINT_IOC_KILL	_IO(CHECKPOINT_IOC_MAGIC, 2) /* SIGKILL to every task, then release */
+#define CHECKPOINT_IOC_STOP	_IO(CHECKPOINT_IOC_MAGIC, 3) /* SIGSTOP to every process, then release */
+
+/* Flags of restart(2). */
+#define RESTART_FROZEN		(1ULL << 0) /* leave the tree built and held; go: RELEASE on @hold_fd */
+#define RESTART_FILES_KEEP	(1ULL << 1) /* accept files that grew since the checkpoint, as they are */
+#define RESTART_FILES_TRUNCATE	(1ULL << 2) /* cut files that grew back to their recorded size */
+#define RESTART_FORCE		(1ULL << 3) /* accept files whose identity (mtime) differs */
+#define RESTART_CLOCKS_KEEP	(1ULL << 4) /* accept that CLOCK_MONOTONIC and CLOCK_BOOTTIME go back */
+
+/**
+ * struct restart_inherit - a descriptor of the caller that takes the place of one outside the tree
+ * @pid:	task whose descriptor it replaces, 0 for every task
+ * @target_fd:	number of the descriptor in the restarted task
+ * @fd:		descriptor of the caller
+ * @reserved:	zero
+ */
+struct restart_inherit {
+	__s32 pid;
+	__s32 target_fd;
+	__s32 fd;
+	__u32 reserved;
+};
+
+#define RESTART_INHERIT_MAX	1024
+
+/**
+ * struct restart_args - arguments of restart(2)
+ * @flags:	RESTART_* bits
+ * @fd:		stream the image comes from, read in order to its end and never past it
+ * @log_fd:	gets one line for each problem, or -1
+ * @nr_inherit:	number of entries at @inherit
+ * @reserved:	zero
+ * @inherit:	user pointer to struct restart_inherit[]
+ * @pidfd:	user pointer to an __s32 that receives a pidfd of the root task, or 0
+ * @hold_fd:	user pointer to an __s32 that receives a hold descriptor (RESTART_FROZEN)
+ * @stats:	user pointer to struct checkpoint_stats, or 0
+ */
+struct restart_args {
+	__aligned_u64 flags;
+	__s32 fd;
+	__s32 log_fd;
+	__u32 nr_inherit;
+	__u32 reserved;
+	__aligned_u64 inherit;
+	__aligned_u64 pidfd;
+	__aligned_u64 hold_fd;
+	__aligned_u64 stats;
+};
+
+#define RESTART_ARGS_SIZE_VER0	56
+
+#endif /* _UAPI_LINUX_CHECKPOINT_H */
