@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! Where the image goes.
+
+use std::{
+    ffi::OsString,
+    fs::{
+        self,
+        File,
+        OpenOptions, //
+    },
+    io::{
+        self,
+        ErrorKind, //
+    },
+    os::{
+        fd::{
+            AsFd,
+            AsRawFd,
+            BorrowedFd, //
+        },
+        unix::fs::OpenOptionsExt, //
+    },
+    path::{
+        Path,
+        PathBuf, //
+    },
+    process, //
+};
+
+use anyhow::Context;
+use rustix::{
+    fs::{
+        fstat,
+        fsync,
+        linkat,
+        openat,
+        AtFlags,
+        FileType,
+        Mode,
+        OFlags,
+        CWD, //
+    },
+    io::Errno,
+    stdio, //
+};
+
+/// Where the image goes.
+pub enum Output {
+    /// To whatever standard output is.
+    Stdout,
+    /// To a file that shows when it is complete.
+    File(NewFile),
+}
+
+impl Output {
+    /// Opens the file, or takes standard output.
+    pub fn new(path: Option<&Path>) -> anyhow::Result<Self> {
+        match path {
+            None => Ok(Self::Stdout),
+            Some(path) => NewFile::new(path)
+                .map(Self::File)
+                .with_context(|| format!("cannot create {}", path.display())),
+        }
+    }
+
+    /// Returns the descriptor to write to.
+    pub fn stream(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Stdout => stdio::stdout(),
+            Self::File(new) => new.file.as_fd(),
+        }
+    }
+
+    /// Waits until the image is on the disk, if that is where it goes, and shows it.
+    pub fn publish(self) -> anyhow::Result<()> {
+        let stream = self.stream();
+        let mode = fstat(stream).context("cannot look at the image")?.st_mode;
+        if FileType::from_raw_mode(mode) == FileType::RegularFile {
+            sync(stream).context("cannot bring the image to the disk")?;
+        }
+        match self {
+            Self::Stdout => Ok(()),
+            Self::File(new) => {
+                let path = new.path.clone();
+                new.publish()
+                    .with_context(|| format!("cannot name the image {}", path.display()))
+            }
+        }
+    }
+}
+
+/// Waits until a file or folder is on the disk, if it is on a file system that knows of disks.
+fn sync(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    match fsync(fd) {
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(()),
+        result => result,
+    }
+}
+
+/// A file that is complete or not there.
+pub struct NewFile {
+    file: File,
+    path: PathBuf,
+    /// Its name so far; without one it vanishes by itself.
+    temporary: Option<PathBuf>,
+}
+
+impl NewFile {
+    fn new(path: &Path) -> io::Result<Self> {
+        if path.is_dir() {
+            return Err(ErrorKind::IsADirectory.into());
+        }
+        if path.file_name().is_none() {
+            return Err(ErrorKind::InvalidInput.into());
+        }
+        let mode = Mode::RUSR | Mode::WUSR;
+        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+        let (file, temporary) = match openat(CWD, folder(path), flags, mode) {
+            Ok(file) => (file.into(), None),
+            // Not every file system can have a file without a name.
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => {
+                let temporary = temporary(path);
+                let file = OpenOptions::new()
+                    .write(true)
+                    .create_new(true)
+                    .mode(0o600)
+                    .open(&temporary)?;
+                (file, Some(temporary))
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            temporary,
+        })
+    }
+
+    fn publish(mut self) -> io::Result<()> {
+        if self.temporary.is_none() {
+            let temporary = temporary(&self.path);
+            let link = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+            linkat(CWD, link, CWD, &temporary, AtFlags::SYMLINK_FOLLOW)
+                // There may be no /proc.
+                .or_else(|_| linkat(&self.file, "", CWD, &temporary, AtFlags::EMPTY_PATH))?;
+            self.temporary = Some(temporary);
+        }
+        if let Some(temporary) = &self.temporary {
+            fs::rename(temporary, &self.path)?;
+            self.temporary = None;
+        }
+        Ok(sync(File::open(folder(&self.path))?.as_fd())?)
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if let Some(temporary) = &self.temporary {
+            // The image is not complete, and why was said already.
+            let _ = fs::remove_file(temporary);
+        }
+    }
+}
+
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+fn temporary(path: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}", process::id()));
+    folder(path).join(name)
+}

@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! An image for people.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write, //
+};
+
+use checkpoint::{
+    progress::Size,
+    stream::{
+        Crc,
+        Whole, //
+    }, //
+};
+use checkpoint_image::{
+    record::*,
+    Objects,
+    Plan,
+    RecordRef, //
+};
+
+use super::Contents;
+
+/// Returns text of the image without what a terminal might obey.
+fn clean(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let end = text.find('\0').unwrap_or(text.len());
+    let text = text.get(..end).unwrap_or(&text);
+    text.chars()
+        .flat_map(|c| {
+            let escaped = c.is_control().then(|| c.escape_default());
+            let plain = escaped.is_none().then_some(c);
+            escaped.into_iter().flatten().chain(plain)
+        })
+        .collect()
+}
+
+/// A date in UTC from seconds since 1970.
+fn date(seconds: i64) -> String {
+    let days = seconds.div_euclid(86400);
+    let time = seconds.rem_euclid(86400);
+    // Civil from days, by eras of 400 years from 1 March of year 0.
+    let z = days + 719_468;
+    let era = z.div_euclid(146_097);
+    let day = z.rem_euclid(146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let rest = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * rest + 2) / 153;
+    let date = rest - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year + era * 400 + i64::from(month <= 2);
+    let (hour, minute, second) = (time / 3600, time / 60 % 60, time % 60);
+    format!("{year}-{month:02}-{date:02} {hour:02}:{minute:02}:{second:02} UTC")
+}
+
+struct Show<'a, 's> {
+    out: String,
+    objects: &'a Objects<'a, 's>,
+    contents: &'a BTreeMap<u32, Contents>,
+}
+
+/// A process and what belongs to it.
+struct Entry<'a> {
+    id: u32,
+    process: &'a Process,
+    tasks: Vec<(u32, &'a Task)>,
+}
+
+pub fn image(
+    plan: &Plan<'_, Crc>,
+    objects: &Objects<'_, '_>,
+    contents: &BTreeMap<u32, Contents>,
+    whole: Option<&Whole>,
+) -> String {
+    let mut show = Show {
+        out: String::new(),
+        objects,
+        contents,
+    };
+    show.head(plan, whole);
+    let mut processes = Vec::<Entry<'_>>::new();
+    let mut vmas = BTreeMap::<u32, Vec<&Vma>>::new();
+    for record in plan.records() {
+        match record.kind {
+            Kind::Process => {
+                if let Ok((process, _)) = record.get::<Process>() {
+                    processes.push(Entry {
+                        id: record.id,
+                        process,
+                        tasks: vec![],
+                    });
+                }
+            }
+            Kind::Task => {
+                if let Ok((task, _)) = record.get::<Task>() {
+                    let of = processes
+                        .iter_mut()
+                        .find(|entry| entry.id == task.process.get());
+                    if let Some(entry) = of {
+                        entry.tasks.push((record.id, task));
+                    }
+                }
+            }
+            Kind::Vmas => {
+                if let Ok((of, part)) = record.get_array::<Vmas>() {
+                    vmas.entry(of.mm.get()).or_default().extend(part);
+                }
+            }
+            _ => (),
+        }
+    }
+    show.tree(&processes);
+    show.memory(&processes, &vmas);
+    show.files(&processes);
+    show.out
+}
+
+impl Show<'_, '_> {
+    fn line(&mut self, text: std::fmt::Arguments<'_>) {
+        // A string takes everything.
+        let _ = self.out.write_fmt(text);
+        self.out.push('\n');
+    }
+
+    fn head(&mut self, plan: &Plan<'_, Crc>, whole: Option<&Whole>) {
+        let header = plan.header();
+        let (major, minor) = (header.major.get(), header.minor.get());
+        self.line(format_args!("Image, format {major}.{minor}, x86-64"));
+        let machine = plan.records().next();
+        if let Some((machine, tail)) = machine.and_then(|record| record.get::<Machine>().ok()) {
+            let mut strings = tail.split(|byte| *byte == 0).map(clean);
+            let release = strings.next().unwrap_or_default();
+            let node = strings.next().unwrap_or_default();
+            let date = date(machine.realtime_ns.get().div_euclid(1_000_000_000));
+            self.line(format_args!("  taken    {date} on {node}, Linux {release}"));
+        }
+        match whole {
+            Some(whole) => self.line(format_args!(
+                "  holds    {} tasks, {} pages, {} in all",
+                header.tasks.get(),
+                whole.pages,
+                Size(whole.bytes),
+            )),
+            None => self.line(format_args!(
+                "  holds    {} tasks, and is defective",
+                header.tasks
+            )),
+        }
+        if plan.skipped() != 0 {
+            self.line(format_args!(
+                "  skipped  {} optional records, unknown",
+                plan.skipped()
+            ));
+        }
+    }
+
+    fn tree(&mut self, processes: &[Entry<'_>]) {
+        self.line(format_args!("\nTree"));
+        // Parents come before their children; the depth of each is known when it is needed.
+        let mut children = BTreeMap::<u32, Vec<&Entry<'_>>>::new();
+        for entry in processes {
+            children
+                .entry(entry.process.parent.get())
+                .or_default()
+                .push(entry);
+        }
+        let mut todo: Vec<(usize, &Entry<'_>)> = children
+            .get(&0)
+            .into_iter()
+            .flatten()
+            .map(|entry| (1, *entry))
+            .collect();
+        while let Some((depth, entry)) = todo.pop() {
+            let process = entry.process;
+            let name = entry
+                .tasks
+                .first()
+                .map(|(_, task)| clean(&task.comm))
+                .unwrap_or_default();
+            let flags = process.flags.get();
+            let outside = |bit: u32| if flags & bit != 0 { " (outside)" } else { "" };
+            let mut notes = String::new();
+            if entry.tasks.len() > 1 {
+                let _ = write!(notes, ", {} threads", entry.tasks.len());
+            }
+            if flags & process_flags::STOPPED != 0 {
+                notes.push_str(", stopped");
+            }
+            let indent = depth * 2;
+            self.line(format_args!(
+                "{:indent$}{} {name}  pgid {}{}, sid {}{}{notes}",
+                "",
+                process.tgid,
+                process.pgid,
+                outside(process_flags::PGID_OUTSIDE),
+                process.sid,
+                outside(process_flags::SID_OUTSIDE),
+            ));
+            for (_, task) in entry.tasks.iter().skip(1) {
+                let name = clean(&task.comm);
+                self.line(format_args!("{:indent$}  thread {} {name}", "", task.tid));
+            }
+            let next = children.get(&entry.id).into_iter().flatten().rev();
+            todo.extend(next.map(|child| (depth + 1, *child)));
+        }
+    }
+
+    fn memory(&mut self, processes: &[Entry<'_>], vmas: &BTreeMap<u32, Vec<&Vma>>) {
+        let mut shown = Vec::new();
+        for entry in processes {
+            let mm = entry.process.mm.get();
+            if shown.contains(&mm) {
+                continue;
+            }
+            shown.push(mm);
+            let users: Vec<String> = processes
+                .iter()
+                .filter(|entry| entry.process.mm.get() == mm)
+                .map(|entry| entry.process.tgid.to_string())
+                .collect();
+            let contents = self.contents.get(&mm).cloned().unwrap_or_default();
+            let saved = Size(contents.pages * 4096);
+            self.line(format_args!(
+                "\nMemory of {}: {saved} saved",
+                users.join(", ")
+            ));
+            for vma in vmas.get(&mm).into_iter().flatten() {
+                self.vma(vma, &contents);
+            }
+        }
+    }
+
+    fn vma(&mut self, vma: &Vma, contents: &Contents) {
+        let (start, end) = (vma.start.get(), vma.end.get());
+        let flags = vma.flags.get();
+        let mode: String = [
+            (vma_flags::READ, 'r', '-'),
+            (vma_flags::WRITE, 'w', '-'),
+            (vma_flags::EXEC, 'x', '-'),
+            (vma_flags::SHARED, 's', 'p'),
+        ]
+        .iter()
+        .map(|(bit, on, off)| if flags & bit != 0 { on } else { off })
+        .collect();
+        let what = match vma.kind.get() {
+            vma_kind::FILE => self.path(vma.object.get()),
+            vma_kind::SHMEM => {
+                let id = vma.object.get();
+                let pages = self.contents.get(&id).map_or(0, |contents| contents.pages);
+                format!("[shared memory {id}, {} saved]", Size(pages * 4096))
+            }
+            vma_kind::VDSO => "[vdso]".into(),
+            vma_kind::SPECIAL => "[special]".into(),
+            _ if flags & vma_flags::GROWSDOWN != 0 => "[stack]".into(),
+            _ => String::new(),
+        };
+        let pages = contents.pages_in(start, end);
+        let line = format!(
+            "  {start:012x}-{end:012x} {mode} {:>10} {:>10}  {what}",
+            Size(end - start).to_string(),
+            Size(pages * 4096).to_string(),
+        );
+        self.line(format_args!("{}", line.trim_end()));
+    }
+
+    fn file(&self, id: u32) -> String {
+        let Some(record) = self.objects.get(id) else {
+            return String::new();
+        };
+        file(&record, self.objects)
+    }
+
+    fn path(&self, id: u32) -> String {
+        match self.objects.get_as::<FileRegular>(id) {
+            Some((_, path)) => clean(path),
+            None => self.file(id),
+        }
+    }
+
+    fn files(&mut self, processes: &[Entry<'_>]) {
+        let mut shown = Vec::new();
+        for (_, task) in processes.iter().flat_map(|entry| &entry.tasks) {
+            let files = task.files.get();
+            if shown.contains(&files) {
+                continue;
+            }
+            shown.push(files);
+            let users: Vec<String> = processes
+                .iter()
+                .flat_map(|entry| &entry.tasks)
+                .filter(|(_, task)| task.files.get() == files)
+                .map(|(_, task)| task.tid.to_string())
+                .collect();
+            self.line(format_args!("\nFiles of {}", users.join(", ")));
+            if let Some((_, cwd)) = self.objects.get_as::<Fs>(task.fs.get()) {
+                self.line(format_args!("   cwd  {}", clean(cwd)));
+            }
+            let fds = self
+                .objects
+                .get(files)
+                .and_then(|record| record.get_array::<Files>().ok())
+                .map_or(&[][..], |(_, fds)| fds);
+            for fd in fds {
+                let what = self.file(fd.file.get());
+                let note = if fd.flags.get() & fd_flags::CLOEXEC != 0 {
+                    "  cloexec"
+                } else {
+                    ""
+                };
+                self.line(format_args!("  {:>4}  {what}{note}", fd.fd));
+            }
+        }
+    }
+}
+
+fn mode(flags: u32) -> &'static str {
+    match (
+        flags & file_flags::READ != 0,
+        flags & file_flags::WRITE != 0,
+    ) {
+        (true, true) => "read and write",
+        (true, false) => "read",
+        (false, true) if flags & file_flags::APPEND != 0 => "append",
+        (false, true) => "write",
+        (false, false) => "no access",
+    }
+}
+
+fn file(record: &RecordRef<'_>, objects: &Objects<'_, '_>) -> String {
+    match record.kind {
+        Kind::FileRegular => record.get::<FileRegular>().map(|(file, path)| {
+            let (pos, size) = (file.pos, file.size);
+            format!(
+                "{}  {} at {pos} of {size}",
+                clean(path),
+                mode(file.flags.get())
+            )
+        }),
+        Kind::FileDirectory => record.get::<FileDirectory>().map(|(_, path)| clean(path)),
+        Kind::FileDevice => record
+            .get::<FileDevice>()
+            .map(|(file, path)| format!("{}  {}", clean(path), mode(file.flags.get()))),
+        Kind::FilePipe => record.get::<FilePipe>().map(|(file, path)| {
+            let id = file.pipe.get();
+            let bytes = objects
+                .get_as::<Pipe>(id)
+                .map_or(0, |(pipe, _)| pipe.bytes.get());
+            let name = if path.is_empty() {
+                format!("pipe {id}")
+            } else {
+                clean(path)
+            };
+            format!("{name}  {}, {bytes} bytes in it", mode(file.flags.get()))
+        }),
+        Kind::FileExternal => record.get::<FileExternal>().map(|(file, text)| {
+            let kind = usize::try_from(file.kind.get()).unwrap_or_default();
+            let kind = external::NAMES.get(kind.wrapping_sub(1)).unwrap_or(&"?");
+            format!("{}  {kind}, outside the tree", clean(text))
+        }),
+        _ => Ok(record.kind.name().into()),
+    }
+    .unwrap_or_default()
+}

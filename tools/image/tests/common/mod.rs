@@ -1,0 +1,465 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! Images to test with, and a reader of whole ones.
+
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use std::io;
+
+use checkpoint_image::{
+    record::*,
+    Checksum,
+    Crc32c,
+    Encoder,
+    Extent,
+    Header,
+    ImageError,
+    Next,
+    Objects,
+    Plan,
+    Sink,
+    Slot,
+    TooLong,
+    FRAME_LEN,
+    HEADER_LEN, //
+};
+use zerocopy::{
+    FromZeros,
+    IntoBytes, //
+};
+
+/// CRC-32C by the crate of that name.
+pub enum Crc {}
+
+impl Crc32c for Crc {
+    fn crc32c(crc: u32, data: &[u8]) -> u32 {
+        !crc32c::crc32c_append(!crc, data)
+    }
+}
+
+/// Bytes in memory.
+#[derive(Default)]
+pub struct Bytes(pub Vec<u8>);
+
+/// Too long for the format.
+#[derive(Debug)]
+pub struct BytesError;
+
+impl From<TooLong> for BytesError {
+    fn from(_: TooLong) -> Self {
+        Self
+    }
+}
+
+impl From<BytesError> for io::Error {
+    fn from(_: BytesError) -> Self {
+        io::ErrorKind::InvalidInput.into()
+    }
+}
+
+impl Sink for Bytes {
+    type Error = BytesError;
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), BytesError> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// An image in the making.
+pub struct Builder {
+    pub encoder: Encoder<Crc>,
+    pub plan: Bytes,
+}
+
+impl Builder {
+    pub fn new() -> Self {
+        let mut builder = Self {
+            encoder: Encoder::new(),
+            plan: Bytes::default(),
+        };
+        let machine = Machine {
+            xfeatures: 7.into(),
+            boot_id: *b"0123456789abcdef",
+            realtime_ns: 1_790_000_000_000_000_000.into(),
+            monotonic_ns: 12_345_678_901.into(),
+            boottime_ns: 12_345_678_902.into(),
+            vdso_id: [0x5a; 20],
+            vdso_id_len: 20.into(),
+            cpus_online: 2.into(),
+            reserved: [0; 20],
+        };
+        builder.put(&machine, &[b"7.3.4\0", b"node\0"]);
+        builder
+    }
+
+    pub fn put<T: checkpoint_image::Record>(&mut self, record: &T, tail: &[&[u8]]) {
+        self.encoder.put(&mut self.plan, record, tail).unwrap();
+    }
+
+    pub fn object<T: checkpoint_image::Record>(&mut self, record: &T, tail: &[&[u8]]) -> u32 {
+        self.encoder.object(&mut self.plan, record, tail).unwrap()
+    }
+
+    pub fn file(&mut self, path: &str) -> u32 {
+        let file = FileRegular {
+            flags: (file_flags::READ | file_flags::LARGEFILE).into(),
+            mode: 0o100755.into(),
+            size: 123_456.into(),
+            mtime_sec: 1_789_999_999.into(),
+            mtime_nsec: 5.into(),
+            ..FromZeros::new_zeroed()
+        };
+        self.object(&file, &[path.as_bytes()])
+    }
+
+    pub fn sighand(&mut self) -> u32 {
+        let mut actions = [Action::new_zeroed(); 64];
+        actions[1].handler = 0x40_1000.into();
+        actions[1].flags = 0x0400_0000.into();
+        let sighand = Sighand::new_zeroed();
+        self.object(&sighand, &[actions.as_bytes()])
+    }
+
+    pub fn mm(&mut self, exe: u32, vmas: &[Vma]) -> u32 {
+        let mm = Mm {
+            start_code: 0x40_0000.into(),
+            end_code: 0x40_1000.into(),
+            start_stack: 0x7fff_ffff_e000.into(),
+            exe: exe.into(),
+            auxv_len: 32.into(),
+            vmas: u32::try_from(vmas.len()).unwrap().into(),
+            dumpable: 1.into(),
+            coredump_filter: 0x33.into(),
+            ..FromZeros::new_zeroed()
+        };
+        let id = self.object(&mm, &[&[1; 16], &[0; 16]]);
+        for part in vmas.chunks(2) {
+            let record = Vmas {
+                mm: id.into(),
+                count: u32::try_from(part.len()).unwrap().into(),
+            };
+            self.put(&record, &[part.as_bytes()]);
+        }
+        id
+    }
+
+    pub fn process(&mut self, tgid: i32, parent: u32, mm: u32, sighand: u32) -> u32 {
+        let mut process = Process {
+            tgid: tgid.into(),
+            pgid: 100.into(),
+            sid: 90.into(),
+            flags: process_flags::SID_OUTSIDE.into(),
+            parent: parent.into(),
+            exit_signal: 17.into(),
+            mm: mm.into(),
+            sighand: sighand.into(),
+            ..FromZeros::new_zeroed()
+        };
+        for limit in &mut process.rlimits {
+            limit.cur = 1024.into();
+            limit.max = u64::MAX.into();
+        }
+        self.object(&process, &[])
+    }
+
+    pub fn task(&mut self, tid: i32, process: u32, files: u32, fs: u32, cred: u32) -> u32 {
+        let task = Task {
+            tid: tid.into(),
+            process: process.into(),
+            comm: *b"python3\0\0\0\0\0\0\0\0\0",
+            files: files.into(),
+            fs: fs.into(),
+            cred: cred.into(),
+            altstack_flags: 2.into(),
+            timerslack_ns: 50_000.into(),
+            default_timerslack_ns: 50_000.into(),
+            ..FromZeros::new_zeroed()
+        };
+        let id = self.object(&task, &[&3u64.to_le_bytes()]);
+        let registers = Registers {
+            task: id.into(),
+            rip: 0x40_0123.into(),
+            cs: 0x33.into(),
+            ss: 0x2b.into(),
+            orig_rax: u64::MAX.into(),
+            ..FromZeros::new_zeroed()
+        };
+        self.put(&registers, &[]);
+        id
+    }
+
+    pub fn cred(&mut self) -> u32 {
+        let cred = Cred {
+            uid: 1000.into(),
+            euid: 1000.into(),
+            ngroups: 2.into(),
+            cap_bset: 0x1ff_ffff_ffff.into(),
+            ..FromZeros::new_zeroed()
+        };
+        let groups = [Group { gid: 10.into() }, Group { gid: 1000.into() }];
+        self.object(&cred, &[groups.as_bytes()])
+    }
+
+    pub fn finish(mut self, chunks: &[(u32, &[Extent], Vec<u8>)]) -> Vec<u8> {
+        self.encoder.plan_end(&mut self.plan).unwrap();
+        let header = Header::new(self.encoder.tasks(), 0, self.encoder.plan_len()).seal::<Crc>();
+        let mut stream = Bytes(header.as_bytes().to_vec());
+        stream.0.extend_from_slice(&self.plan.0);
+        for (id, extents, data) in chunks {
+            let crc = Checksum::<Crc>::of(data);
+            self.encoder
+                .chunk_header(&mut stream, *id, extents, crc)
+                .unwrap();
+            stream.0.extend_from_slice(data);
+        }
+        self.encoder.trailer(&mut stream).unwrap();
+        stream.0
+    }
+}
+
+pub fn vma(start: u64, pages: u64, kind: u32, object: u32, flags: u32) -> Vma {
+    Vma {
+        start: start.into(),
+        end: (start + pages * 4096).into(),
+        offset: 0.into(),
+        flags: flags.into(),
+        kind: kind.into(),
+        object: object.into(),
+        reserved: 0.into(),
+    }
+}
+
+/// The smallest image: one process with nothing open and no memory of its own.
+pub fn minimal() -> Vec<u8> {
+    let mut b = Builder::new();
+    let exe = b.file("/bin/true");
+    let cred = b.cred();
+    let fs = b.object(
+        &Fs {
+            umask: 0o022.into(),
+            reserved: 0.into(),
+        },
+        &[b"/"],
+    );
+    let files = b.object(&Files::new_zeroed(), &[]);
+    let sighand = b.sighand();
+    let mm = b.mm(exe, &[]);
+    let process = b.process(100, 0, mm, sighand);
+    b.task(100, process, files, fs, cred);
+    b.finish(&[])
+}
+
+/// An image with a record of every kind.
+pub fn tree() -> Vec<u8> {
+    let mut b = Builder::new();
+    let exe = b.file("/usr/bin/python3.13");
+    let tty = b.object(
+        &FileExternal {
+            flags: (file_flags::READ | file_flags::WRITE).into(),
+            kind: external::TTY.into(),
+            mode: 0o020620.into(),
+            reserved: 0.into(),
+        },
+        &[b"/dev/pts/0"],
+    );
+    let log = FileRegular {
+        flags: (file_flags::WRITE | file_flags::APPEND).into(),
+        mode: 0o100644.into(),
+        pos: 4711.into(),
+        size: 4711.into(),
+        ..FromZeros::new_zeroed()
+    };
+    let log = b.object(&log, &["/home/käfer/pi.txt".as_bytes()]);
+    let null = FileDevice {
+        flags: file_flags::READ.into(),
+        mode: 0o020666.into(),
+        major: 1.into(),
+        minor: 3.into(),
+        pos: 0.into(),
+    };
+    let null = b.object(&null, &[b"/dev/null"]);
+    let dir = FileDirectory {
+        flags: (file_flags::READ | file_flags::DIRECTORY).into(),
+        mode: 0o040755.into(),
+        pos: 12.into(),
+    };
+    let dir = b.object(&dir, &[b"/home"]);
+    let packets = [3, 5].map(|len| Packet {
+        len: len.into(),
+        flags: 0.into(),
+    });
+    let pipe = Pipe {
+        size: 16.into(),
+        packets: 2.into(),
+        bytes: 8.into(),
+        reserved: 0.into(),
+    };
+    let pipe = b.object(&pipe, &[packets.as_bytes(), b"abcdefgh"]);
+    let [read, write] = [file_flags::READ, file_flags::WRITE].map(|flags| {
+        let end = FilePipe {
+            flags: flags.into(),
+            pipe: pipe.into(),
+            mode: 0o010600.into(),
+            reserved: 0.into(),
+        };
+        b.object(&end, &[])
+    });
+    let shmem = b.object(
+        &Shmem {
+            size: 0x2000.into(),
+            ..FromZeros::new_zeroed()
+        },
+        &[],
+    );
+    let cred = b.cred();
+    let fs = b.object(
+        &Fs {
+            umask: 0o022.into(),
+            reserved: 0.into(),
+        },
+        &["/home/käfer".as_bytes()],
+    );
+    let fds: Vec<Fd> = [
+        (0, null),
+        (1, tty),
+        (2, tty),
+        (3, log),
+        (4, dir),
+        (5, read),
+        (6, write),
+    ]
+    .map(|(fd, file)| Fd {
+        fd: fd.into(),
+        flags: u32::from(fd > 3).into(),
+        file: file.into(),
+        reserved: 0.into(),
+    })
+    .to_vec();
+    let files = b.object(
+        &Files {
+            count: 7.into(),
+            reserved: 0.into(),
+        },
+        &[fds.as_bytes()],
+    );
+    let sighand = b.sighand();
+    let rw = vma_flags::READ | vma_flags::WRITE | vma_flags::MAYREAD | vma_flags::MAYWRITE;
+    let rx = vma_flags::READ | vma_flags::EXEC | vma_flags::MAYREAD | vma_flags::MAYEXEC;
+    let shared = rw | vma_flags::SHARED | vma_flags::MAYSHARE;
+    let vmas = [
+        vma(0x40_0000, 4, vma_kind::FILE, exe, rx),
+        vma(0x50_0000, 32, vma_kind::ANON, 0, rw),
+        vma(0x7f00_0000_0000, 2, vma_kind::SHMEM, shmem, shared),
+        vma(
+            0x7fff_ffff_0000,
+            8,
+            vma_kind::ANON,
+            0,
+            rw | vma_flags::GROWSDOWN,
+        ),
+        vma(0x7fff_ffff_c000, 1, vma_kind::VDSO, 0, rx),
+    ];
+    let mm = b.mm(exe, &vmas);
+    let child_mm = b.mm(exe, &vmas[..2]);
+    let root = b.process(100, 0, mm, sighand);
+    let child = b.process(101, root, child_mm, sighand);
+    let leader = b.task(100, root, files, fs, cred);
+    for (feature, size) in [(0, 512), (2, 256)] {
+        let xstate = Xstate {
+            task: leader.into(),
+            feature: feature.into(),
+            size: size.into(),
+            reserved: 0.into(),
+        };
+        let size = usize::try_from(size).unwrap();
+        b.put(&xstate, &[&vec![0x11; size]]);
+    }
+    b.task(102, root, files, fs, cred);
+    b.task(101, child, files, fs, cred);
+    let siginfo = Siginfo {
+        signo: 10.into(),
+        ..FromZeros::new_zeroed()
+    };
+    for (task, process) in [(leader, 0), (0, root)] {
+        let signals = Signals {
+            task: task.into(),
+            process: process.into(),
+            count: 1.into(),
+            reserved: 0.into(),
+        };
+        b.put(&signals, &[siginfo.as_bytes()]);
+    }
+    b.finish(&[
+        (shmem, &[Extent::new(0x1000, 1)], vec![b's'; 4096]),
+        (
+            mm,
+            &[Extent::new(0x50_0000, 1), Extent::new(0x50_2000, 1)],
+            [[b'a'; 4096], [b'b'; 4096]].concat(),
+        ),
+    ])
+}
+
+/// Reads a whole image, as the kernel and the tools do.
+pub fn verify(bytes: &[u8]) -> Result<(), ImageError> {
+    let header = Header::parse::<Crc>(bytes)?;
+    let mut rest = &bytes[HEADER_LEN..];
+    let plan = Plan::<Crc>::new(&header, rest)?;
+    rest = &rest[header.plan_len()..];
+    let mut slots = vec![Slot::default(); plan.objects()];
+    let objects = Objects::new(&plan, &mut slots)?;
+    for record in plan.records() {
+        assert_eq!(record.id != 0, record.kind.info().object);
+    }
+    for record in objects.iter() {
+        assert_eq!(objects.get(record.id).unwrap().offset, record.offset);
+    }
+    let mut stream = plan.stream();
+    loop {
+        let Some((frame, after)) = rest.split_first_chunk::<FRAME_LEN>() else {
+            return Err(stream.truncated(rest.len() as u64));
+        };
+        let next = stream.next(frame)?;
+        let (Next::Chunk(len) | Next::Trailer(len)) = next;
+        let Some((payload, after)) = after.split_at_checked(len) else {
+            return Err(stream.truncated(rest.len() as u64));
+        };
+        if let Next::Trailer(_) = next {
+            return stream.trailer(frame, payload);
+        }
+        let chunk = stream.chunk(&objects, frame, payload)?;
+        let Some((data, after)) = after.split_at_checked(chunk.pages as usize * 4096) else {
+            return Err(stream.truncated(rest.len() as u64));
+        };
+        stream.data(&chunk, Checksum::<Crc>::of(data))?;
+        rest = after;
+    }
+}
+
+/// The places of all frames of a valid image: start, start of the payload, length of the payload.
+pub fn frames(bytes: &[u8]) -> Vec<(usize, usize, usize)> {
+    let mut frames = vec![];
+    let mut at = HEADER_LEN;
+    while at < bytes.len() {
+        let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+        let len = word(at + 4) as usize;
+        frames.push((at, at + FRAME_LEN, len));
+        let pages = if word(at) & 0xffff == 0x100 {
+            word(at + FRAME_LEN) as usize
+        } else {
+            0
+        };
+        at += FRAME_LEN + len.next_multiple_of(8) + pages * 4096;
+    }
+    frames
+}
+
+/// Makes the checksum of the frame at `at` match again.
+pub fn reseal(bytes: &mut [u8], at: usize) {
+    let len = u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap()) as usize;
+    let end = (at + FRAME_LEN + len).min(bytes.len());
+    let mut sum = Checksum::<Crc>::new();
+    sum.update(&bytes[at..at + 12]);
+    sum.update(&bytes[at + FRAME_LEN..end]);
+    bytes[at + 12..at + 16].copy_from_slice(&sum.finish().to_le_bytes());
+}
