@@ -1,0 +1,542 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Private anonymous memory, stack and heap.
+
+use libc::{
+    MAP_GROWSDOWN,
+    MAP_NORESERVE,
+    MAP_PRIVATE,
+    MAP_STACK, //
+};
+use libc::{
+    PROT_EXEC,
+    PROT_NONE,
+    PROT_READ,
+    PROT_WRITE, //
+};
+use selftests::prelude::*;
+use selftests::sys::{
+    cvt,
+    fill,
+    verify,
+    Area,
+    PAGE, //
+};
+use std::fs;
+use std::hint::black_box;
+use std::process::ExitCode;
+
+const SUITE: Suite = Suite {
+    cases: &[
+        Case::new("pattern", pattern),
+        Case::new("holes", holes),
+        Case::new("zero-pages", zero_pages),
+        Case::new("sparse", sparse),
+        Case::new("protection", protection),
+        Case::new("read-only", read_only),
+        Case::new("code", code),
+        Case::new("guard-page", guard_page),
+        Case::new("stack", stack),
+        Case::new("grows-down", grows_down),
+        Case::new("brk", brk),
+        Case::new("allocator", allocator),
+        Case::new("many-areas", many_areas),
+        Case::new("maps", maps),
+        Case::new("area-flags", area_flags),
+        Case::new("mapping-after", mapping_after),
+        Case::new("copy-on-write", copy_on_write),
+        Case::new("locked", locked),
+    ],
+    ..Suite::new("memory")
+};
+
+fn main() -> ExitCode {
+    SUITE.main()
+}
+
+const RW: i32 = PROT_READ | PROT_WRITE;
+const MIB: usize = 1 << 20;
+
+/// A whole that is larger than any buffer on the way.
+fn pattern(v: &Victim) -> Result<()> {
+    let area = Area::anon(32 * MIB, RW, MAP_PRIVATE)?;
+    fill(area.bytes(), 1);
+    v.stand()?;
+    verify("32 MiB", area.bytes(), 1)?;
+    fill(area.bytes(), 2);
+    verify("32 MiB, written again", area.bytes(), 2)
+}
+
+/// Pages that were never touched are not there after the restart either.
+fn holes(v: &Victim) -> Result<()> {
+    let area = Area::anon(32 * MIB, RW, MAP_PRIVATE)?;
+    // Runs of pages of very different lengths, with holes of other lengths between them.
+    let runs: Vec<_> = (0..)
+        .map(|i: usize| (i * i * 7 % 97 + 1, i * 13 % 41 + 1))
+        .scan(0, |at, (run, hole)| {
+            let start = *at;
+            *at += run + hole;
+            Some(start..start + run)
+        })
+        .take_while(|run| run.end <= area.pages())
+        .collect();
+    for run in &runs {
+        fill(
+            &mut area.bytes()[run.start * PAGE..run.end * PAGE],
+            run.start as u64,
+        );
+    }
+    let before = area.present()?;
+    let touched: usize = runs.iter().map(ExactSizeIterator::len).sum();
+    let there = before.iter().filter(|&&p| p).count();
+    ensure!(there >= touched, "{touched} pages touched, {there} there");
+    ensure!(
+        there < area.pages(),
+        "no hole to keep: huge pages filled them"
+    );
+    v.stand()?;
+    for (page, (before, now)) in before.iter().zip(area.present()?).enumerate() {
+        ensure!(
+            *before || !now,
+            "page {page} was a hole and is one no longer"
+        );
+    }
+    for run in &runs {
+        let what = format!("pages {run:?}");
+        verify(
+            &what,
+            &area.bytes()[run.start * PAGE..run.end * PAGE],
+            run.start as u64,
+        )?;
+    }
+    let mut end = 0;
+    for run in &runs {
+        let hole = &area.bytes()[end * PAGE..run.start * PAGE];
+        ensure!(
+            hole.iter().all(|&b| b == 0),
+            "hole before page {} is not zero",
+            run.start
+        );
+        end = run.end;
+    }
+    Ok(())
+}
+
+/// Anonymous memory of this process in KiB.
+fn rss_anon() -> Result<usize> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status
+        .lines()
+        .find_map(|l| l.strip_prefix("RssAnon:"))
+        .context("no RssAnon")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
+}
+
+/// Pages that were only read cost nothing, before and after.
+fn zero_pages(v: &Victim) -> Result<()> {
+    let area = Area::anon(16 * MIB, RW, MAP_PRIVATE)?;
+    // Huge zero pages are not what is tested.
+    // SAFETY: the area is ours.
+    unsafe { libc::madvise(area.addr.cast(), area.len, libc::MADV_NOHUGEPAGE) };
+    let sum = || {
+        area.bytes()
+            .iter()
+            .step_by(PAGE)
+            .map(|&b| u64::from(b))
+            .sum::<u64>()
+    };
+    let rss = rss_anon()?;
+    same("sum of zero pages", 0, sum())?;
+    ensure!(
+        rss_anon()? < rss + 1024,
+        "reading zero pages allocated memory"
+    );
+    v.stand()?;
+    ensure!(
+        rss_anon()? < rss + 2048,
+        "RssAnon was {rss} KiB, is {} KiB",
+        rss_anon()?
+    );
+    same("sum of zero pages", 0, sum())?;
+    ensure!(
+        rss_anon()? < rss + 2048,
+        "reading zero pages allocated memory after the restart"
+    );
+    area.bytes()[5 * PAGE] = 9;
+    same("sum after one write", 9, sum())
+}
+
+/// As much address space as big programs reserve, with a few pages in it.
+fn sparse(v: &Victim) -> Result<()> {
+    let area = Area::anon(1 << 36, RW, MAP_PRIVATE | MAP_NORESERVE)?;
+    let places = [0, 3 * PAGE, 1 << 30, (1 << 35) + PAGE, (1 << 36) - PAGE];
+    let page = |at: usize| &mut area.bytes()[at..at + PAGE];
+    for at in places {
+        fill(page(at), at as u64);
+    }
+    v.stand()?;
+    for at in places {
+        verify(&format!("page at {at:#x}"), page(at), at as u64)?;
+    }
+    Ok(())
+}
+
+/// What is forbidden stays forbidden, what is allowed stays allowed.
+fn protection(v: &Victim) -> Result<()> {
+    let area = Area::anon(6 * PAGE, RW, MAP_PRIVATE)?;
+    fill(area.bytes(), 3);
+    let kinds = [
+        PROT_NONE,
+        PROT_READ,
+        RW,
+        PROT_NONE,
+        PROT_READ | PROT_EXEC,
+        RW,
+    ];
+    for (i, prot) in kinds.into_iter().enumerate() {
+        area.protect(i * PAGE, PAGE, prot)?;
+    }
+    v.stand()?;
+    for (i, prot) in kinds.into_iter().enumerate() {
+        let addr = area.addr.wrapping_add(i * PAGE + 8);
+        same(
+            &format!("page {i} readable"),
+            prot & PROT_READ != 0,
+            sys::readable(addr)?,
+        )?;
+        // The last page may lose a byte, the others are compared below.
+        let addr = area.addr.wrapping_add((i + 1) * PAGE - 1);
+        if i == 5 || prot & PROT_WRITE == 0 {
+            same(
+                &format!("page {i} writable"),
+                prot & PROT_WRITE != 0,
+                sys::writable(addr)?,
+            )?;
+        }
+    }
+    area.protect(0, area.len, PROT_READ)?;
+    verify("pages of all protections", &area.bytes()[..area.len - 8], 3)
+}
+
+/// Contents of memory that cannot be written any more.
+fn read_only(v: &Victim) -> Result<()> {
+    let area = Area::anon(4 * MIB, RW, MAP_PRIVATE)?;
+    fill(area.bytes(), 4);
+    area.protect(0, area.len, PROT_READ)?;
+    v.stand()?;
+    verify("read-only memory", area.bytes(), 4)?;
+    ensure!(
+        !sys::writable(area.addr)?,
+        "read-only memory became writable"
+    );
+    Ok(())
+}
+
+/// Code that the program wrote itself.
+fn code(v: &Victim) -> Result<()> {
+    let area = Area::anon(PAGE, RW, MAP_PRIVATE)?;
+    // lea eax, [rdi + rdi + 1]; ret
+    area.bytes()[..5].copy_from_slice(&[0x8d, 0x44, 0x3f, 0x01, 0xc3]);
+    area.protect(0, PAGE, PROT_READ | PROT_EXEC)?;
+    // SAFETY: the bytes above are a function of this type.
+    let function: extern "C" fn(u32) -> u32 = unsafe { std::mem::transmute(area.addr) };
+    same("result before", 43, function(21))?;
+    v.stand()?;
+    same("result after", 43, function(21))
+}
+
+/// A page that catches overruns still does.
+fn guard_page(v: &Victim) -> Result<()> {
+    let area = Area::anon(3 * PAGE, RW, MAP_PRIVATE)?;
+    area.protect(PAGE, PAGE, PROT_NONE)?;
+    v.stand()?;
+    let status = sys::forked(|| {
+        // The library has a handler of its own that says more than is wanted here.
+        // SAFETY: the default action ends the child, the write is meant to fault.
+        unsafe {
+            libc::signal(libc::SIGSEGV, libc::SIG_DFL);
+            area.addr.add(PAGE).write_volatile(1);
+        }
+        0
+    })?;
+    ensure!(
+        libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSEGV,
+        "writing to the guard page ended with status {status:#x}"
+    );
+    Ok(())
+}
+
+/// Uses `depth` frames of 16 KiB and returns a sum over all of them.
+fn deep(depth: u64) -> u64 {
+    let mut frame = [0u64; 2048];
+    fill(bytes(&mut frame), depth);
+    let below = if depth > 0 { deep(depth - 1) } else { 0 };
+    black_box(&mut frame)
+        .iter()
+        .fold(below, |sum, &word| sum.wrapping_add(word))
+}
+
+fn bytes(words: &mut [u64]) -> &mut [u8] {
+    // SAFETY: any memory can be seen as bytes.
+    unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), words.len() * 8) }
+}
+
+/// Contents of the stack, and its growth after the restart.
+fn stack(v: &Victim) -> Result<()> {
+    let mut frame = [0u64; 16 * 1024];
+    fill(bytes(&mut frame), 5);
+    let sum = deep(20);
+    v.stand()?;
+    verify("frame on the stack", bytes(black_box(&mut frame)), 5)?;
+    same("sum over 320 KiB of stack", sum, deep(20))?;
+    let far = deep(300);
+    same("sum over 4.8 MiB of stack", far, deep(300))
+}
+
+/// Another area that grows by itself.
+fn grows_down(v: &Victim) -> Result<()> {
+    let reserve = Area::anon(4 * MIB, PROT_NONE, MAP_PRIVATE)?;
+    let top = reserve.addr.wrapping_add(2 * MIB);
+    // Room below and above, so that no neighbour is met.
+    // SAFETY: the reservation is ours.
+    let area = unsafe {
+        libc::munmap(reserve.addr.cast(), reserve.len);
+        let flags = MAP_PRIVATE | libc::MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_STACK;
+        libc::mmap(
+            top.cast(),
+            PAGE,
+            RW,
+            flags | libc::MAP_FIXED_NOREPLACE,
+            -1,
+            0,
+        )
+    };
+    ensure!(
+        area == top.cast(),
+        "mmap: {}",
+        std::io::Error::last_os_error()
+    );
+    let touch = |pages: usize| {
+        for page in 0..pages {
+            // SAFETY: the kernel lets the area grow to where it is touched.
+            unsafe { top.sub(page * PAGE).add(8).write_volatile(page as u8) };
+        }
+    };
+    let check = |pages: usize| {
+        for page in 0..pages {
+            // SAFETY: as above.
+            let byte = unsafe { top.sub(page * PAGE).add(8).read_volatile() };
+            ensure!(byte == page as u8, "page {page} below the top has {byte}");
+        }
+        Ok(())
+    };
+    touch(10);
+    v.stand()?;
+    check(10)?;
+    touch(100);
+    check(100)
+}
+
+/// The break stays where it was and can be moved both ways.
+fn brk(v: &Victim) -> Result<()> {
+    /// Moves the break and returns where it was.
+    fn sbrk(by: isize) -> Result<*mut u8> {
+        // SAFETY: only memory that this function handed out is given back.
+        let old = unsafe { libc::sbrk(by) };
+        ensure!(
+            old as isize != -1,
+            "sbrk({by}): {}",
+            std::io::Error::last_os_error()
+        );
+        Ok(old.cast())
+    }
+    fn at(addr: *mut u8) -> &'static mut [u8] {
+        // SAFETY: all callers pass a MiB that they got from sbrk.
+        unsafe { std::slice::from_raw_parts_mut(addr, MIB) }
+    }
+    let heap = sbrk(MIB as isize)?;
+    fill(at(heap), 6);
+    let end = sbrk(0)?;
+    v.stand()?;
+    same("break", end, sbrk(0)?)?;
+    verify("heap", at(heap), 6)?;
+    let more = sbrk(MIB as isize)?;
+    same("begin of the growth", end, more)?;
+    ensure!(at(more).iter().all(|&b| b == 0), "new heap is not zero");
+    fill(at(more), 7);
+    verify("heap before the growth", at(heap), 6)?;
+    verify("growth", at(more), 7)?;
+    sbrk(-(MIB as isize))?;
+    same("break after shrinking", end, sbrk(0)?)
+}
+
+/// malloc's own state: thousands of blocks of all sizes, freed and allocated after the restart.
+fn allocator(v: &Victim) -> Result<()> {
+    let block = |i: usize| {
+        let mut block = vec![0u8; i * 37 % 5000 + i % 7 * 40_000 * usize::from(i % 50 == 0) + 1];
+        fill(&mut block, i as u64);
+        block
+    };
+    let mut blocks: Vec<_> = (0..2000).map(block).collect();
+    for i in (0..2000).step_by(3) {
+        blocks[i] = Vec::new();
+    }
+    v.stand()?;
+    for i in (0..2000).step_by(3) {
+        blocks[i] = block(i);
+    }
+    for (i, block) in blocks.iter().enumerate() {
+        verify(&format!("block {i}"), block, i as u64)?;
+    }
+    Ok(())
+}
+
+/// A thousand areas that cannot be merged.
+fn many_areas(v: &Victim) -> Result<()> {
+    let area = Area::anon(2000 * PAGE, RW, MAP_PRIVATE)?;
+    for i in 0..area.pages() {
+        fill(&mut area.bytes()[i * PAGE..][..PAGE], i as u64);
+    }
+    for i in (0..area.pages()).step_by(2) {
+        area.protect(i * PAGE, PAGE, PROT_READ)?;
+    }
+    v.stand()?;
+    for i in 0..area.pages() {
+        verify(
+            &format!("area {i}"),
+            &area.bytes()[i * PAGE..][..PAGE],
+            i as u64,
+        )?;
+    }
+    ensure!(
+        !sys::writable(area.addr.wrapping_add(998 * PAGE))?,
+        "area 998 became writable"
+    );
+    ensure!(
+        sys::writable(area.addr.wrapping_add(999 * PAGE))?,
+        "area 999 became read-only"
+    );
+    Ok(())
+}
+
+/// Reads a file of /proc without moving any mapping, into a buffer that is there already.
+fn read_into<'a>(path: &str, buffer: &'a mut [u8]) -> Result<&'a str> {
+    let file = fs::File::open(path)?;
+    let mut len = 0;
+    loop {
+        match sys::read(&file, &mut buffer[len..])? {
+            0 => break,
+            n => len += n,
+        }
+    }
+    Ok(std::str::from_utf8(&buffer[..len])?)
+}
+
+/// Each line of /proc/self/maps is what it was.
+fn maps(v: &Victim) -> Result<()> {
+    let (mut before, mut after) = (vec![0; MIB], vec![0; MIB]);
+    before.fill(1);
+    after.fill(1);
+    let _shapes = [
+        Area::anon(5 * PAGE, RW, MAP_PRIVATE)?,
+        Area::anon(5 * PAGE, PROT_READ, MAP_PRIVATE | MAP_NORESERVE)?,
+        Area::anon(5 * PAGE, PROT_NONE, MAP_PRIVATE)?,
+        Area::anon(5 * PAGE, RW | PROT_EXEC, MAP_PRIVATE)?,
+    ];
+    let before = read_into("/proc/self/maps", &mut before)?;
+    v.stand()?;
+    let after = read_into("/proc/self/maps", &mut after)?;
+    for (before, after) in before.lines().zip(after.lines()) {
+        same("line of maps", before, after)?;
+    }
+    same(
+        "number of mappings",
+        before.lines().count(),
+        after.lines().count(),
+    )
+}
+
+/// The attributes of each mapping, as /proc/self/smaps shows them.
+fn area_flags(v: &Victim) -> Result<()> {
+    fn flags(buffer: &mut [u8]) -> Result<Vec<String>> {
+        let text = read_into("/proc/self/smaps", buffer)?;
+        let lines = text.lines().filter_map(|l| l.strip_prefix("VmFlags:"));
+        // The soft-dirty bit says what was written lately, not how the mapping is.
+        let lines: Vec<_> = lines
+            .map(|l| l.replace(" sd", "").trim().to_owned())
+            .collect();
+        ensure!(!lines.is_empty(), "smaps shows no flags");
+        Ok(lines)
+    }
+    let mut buffer = vec![1; MIB];
+    let _shapes = [
+        Area::anon(5 * PAGE, RW, MAP_PRIVATE | MAP_NORESERVE)?,
+        Area::anon(5 * PAGE, PROT_READ, MAP_PRIVATE)?,
+    ];
+    let before = flags(&mut buffer)?;
+    v.stand()?;
+    let after = flags(&mut buffer)?;
+    for (i, (before, after)) in before.iter().zip(&after).enumerate() {
+        same(&format!("flags of mapping {i}"), before, after)?;
+    }
+    same("number of mappings", before.len(), after.len())
+}
+
+/// New mappings find room, and old ones can be moved, grown and removed.
+fn mapping_after(v: &Victim) -> Result<()> {
+    let old = Area::anon(64 * PAGE, RW, MAP_PRIVATE)?;
+    fill(old.bytes(), 8);
+    v.stand()?;
+    let new = Area::anon(MIB, RW, MAP_PRIVATE)?;
+    fill(new.bytes(), 9);
+    // SAFETY: `old` is not used any more; its contents move.
+    let moved = unsafe {
+        libc::mremap(old.addr.cast(), old.len, 2 * MIB, libc::MREMAP_MAYMOVE).cast::<u8>()
+    };
+    ensure!(
+        moved as isize != -1,
+        "mremap: {}",
+        std::io::Error::last_os_error()
+    );
+    let moved = Area {
+        addr: moved,
+        len: 2 * MIB,
+    };
+    verify("moved memory", &moved.bytes()[..old.len], 8)?;
+    ensure!(
+        moved.bytes()[old.len..].iter().all(|&b| b == 0),
+        "growth is not zero"
+    );
+    verify("new mapping", new.bytes(), 9)?;
+    // SAFETY: nothing refers to it any more.
+    sys::cvt(unsafe { libc::munmap(moved.addr.cast(), moved.len) })?;
+    ensure!(!sys::readable(moved.addr)?, "unmapped memory can be read");
+    Ok(())
+}
+
+/// A child after the restart has its own copy.
+fn copy_on_write(v: &Victim) -> Result<()> {
+    let area = Area::anon(2 * MIB, RW, MAP_PRIVATE)?;
+    fill(area.bytes(), 10);
+    v.stand()?;
+    let status = sys::forked(|| {
+        let seen = verify("in the child", area.bytes(), 10).is_ok();
+        fill(area.bytes(), 11);
+        i32::from(!seen)
+    })?;
+    same("status of the child", 0, status)?;
+    verify("after the child wrote", area.bytes(), 10)
+}
+
+fn locked(v: &Victim) -> Result<()> {
+    let area = Area::anon(4 * PAGE, RW, MAP_PRIVATE)?;
+    // SAFETY: the area is ours.
+    cvt(unsafe { libc::mlock(area.addr.cast(), area.len) })?;
+    v.stand()?;
+    let status = fs::read_to_string("/proc/self/status")?;
+    ensure!(
+        status.contains("VmLck:\t      16 kB"),
+        "16 KiB are no longer locked"
+    );
+    Ok(())
+}

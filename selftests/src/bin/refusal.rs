@@ -1,0 +1,776 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What cannot be saved is refused by name, and the target goes on unharmed.
+//!
+//! When support for a resource lands, its victim moves to the program of that resource.
+
+use libc::{
+    MAP_PRIVATE,
+    MAP_SHARED,
+    O_CLOEXEC,
+    O_RDWR,
+    PROT_READ,
+    PROT_WRITE, //
+};
+use selftests::prelude::*;
+use selftests::sys::{
+    cvt,
+    open,
+    owned,
+    read,
+    write,
+    Area, //
+};
+use selftests::Bench;
+use std::fs;
+use std::io;
+use std::mem;
+use std::net::{
+    TcpListener,
+    TcpStream,
+    UdpSocket, //
+};
+use std::os::fd::{
+    AsRawFd,
+    FromRawFd,
+    OwnedFd, //
+};
+use std::os::unix::net::{
+    UnixDatagram,
+    UnixListener,
+    UnixStream, //
+};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{
+    Command,
+    ExitCode,
+    Stdio, //
+};
+use std::ptr;
+
+const SUITE: Suite = Suite {
+    refusals: &[
+        Refusal::new("unix-stream", unix_stream, &["socket"]),
+        Refusal::new("unix-datagram", unix_datagram, &["socket"]),
+        Refusal::new("unix-listener", unix_listener, &["socket"]),
+        Refusal::new("tcp", tcp, &["socket"]),
+        Refusal::new("udp", udp, &["socket"]),
+        Refusal::new("netlink", netlink, &["socket"]),
+        Refusal::new("epoll", epoll, &["epoll"]),
+        Refusal::new("eventfd", eventfd, &["eventfd"]),
+        Refusal::new("timerfd", timerfd, &["timerfd"]),
+        Refusal::new("signalfd", signalfd, &["signalfd"]),
+        Refusal::new("inotify", inotify, &["inotify"]),
+        Refusal::new("pidfd", pidfd, &["pidfd"]),
+        Refusal::new("memfd", memfd, &["memfd"]),
+        Refusal::new("memfd-mapped", memfd_mapped, &["memfd"]),
+        Refusal::new("userfaultfd", userfaultfd, &["userfaultfd"]),
+        Refusal::new("io-uring", io_uring, &["io_uring"]),
+        Refusal::new("pty-master", pty_master, &["tty"]),
+        Refusal::new("namespace-file", namespace_file, &["namespace"]),
+        Refusal::new("fifo", fifo, &["fifo"]),
+        Refusal::new("proc-file", proc_file, &["/proc/", "kernel"]),
+        Refusal::new("unlinked-file", unlinked_file, &["unlinked"]),
+        Refusal::new("unlinked-mapping", unlinked_mapping, &["unlinked"]),
+        Refusal::new("posix-timer", posix_timer, &["timer"]),
+        Refusal::new("virtual-timer", virtual_timer, &["timer"]),
+        Refusal::new("sysv-shm", sysv_shm, &["sysv"]),
+        Refusal::new("flock", flock, &["lock"]),
+        Refusal::new("posix-lock", posix_lock, &["lock"]),
+        Refusal::new("ofd-lock", ofd_lock, &["lock"]),
+        Refusal::new("lease", lease, &["lease"]),
+        Refusal::new("hugetlb", hugetlb, &["huge"]),
+        Refusal::new("seccomp-filter", seccomp_filter, &["seccomp"]),
+        Refusal::new("aio-context", aio_context, &["aio"]),
+        Refusal::new("uts-namespace", uts_namespace, &["namespace"]),
+        Refusal::new(
+            "deleted-working-directory",
+            deleted_working_directory,
+            &["director"],
+        ),
+        Refusal::new("signal-driven-io", signal_driven_io, &["owner"]),
+        Refusal::new("perf-event", perf_event, &["perf"]),
+    ],
+    customs: &[
+        Custom {
+            name: "pipe-to-outside",
+            run: pipe_to_outside,
+        },
+        Custom {
+            name: "ptraced",
+            run: ptraced,
+        },
+        Custom {
+            name: "another-users-process",
+            run: another_users_process,
+        },
+        Custom {
+            name: "kernel-thread",
+            run: kernel_thread,
+        },
+        Custom {
+            name: "no-such-process",
+            run: no_such_process,
+        },
+        Custom {
+            name: "several-blockers",
+            run: several_blockers,
+        },
+        Custom {
+            name: "nothing-to-refuse",
+            run: nothing_to_refuse,
+        },
+        Custom {
+            name: "image-kept",
+            run: image_kept,
+        },
+    ],
+    victims: &[
+        Case::new("plain", |v| v.stand()),
+        Case::new("inherited-pipe", inherited_pipe).no_control(),
+        Case::new("several", several),
+    ],
+    ..Suite::new("refusal")
+};
+
+fn main() -> ExitCode {
+    SUITE.main()
+}
+
+/// Names the descriptor that has to be refused and waits.
+fn stand_with(v: &Victim, fd: &impl AsRawFd) -> Result<()> {
+    v.ready_fd(fd.as_raw_fd())?;
+    v.wait();
+    Ok(())
+}
+
+/// A system call that returns a descriptor, or skips the test where the kernel lacks it.
+fn descriptor(what: &str, ret: libc::c_long) -> Result<OwnedFd> {
+    match cvt(ret) {
+        // SAFETY: the system call has just returned the descriptor.
+        Ok(fd) => Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) }),
+        Err(e) => match e.raw_os_error() {
+            Some(libc::ENOSYS | libc::EPERM | libc::EOPNOTSUPP | libc::ENODEV | libc::ENOENT) => {
+                skip(format!("{what}: {e}"))
+            }
+            _ => Err(e).with_context(|| what.to_owned()),
+        },
+    }
+}
+
+fn unix_stream(v: &Victim) -> Result<()> {
+    let (a, b) = UnixStream::pair()?;
+    write(&a, b"queued")?;
+    stand_with(v, &a)?;
+    same("read", 6, read(&b, &mut [0; 10])?)
+}
+
+fn unix_datagram(v: &Victim) -> Result<()> {
+    let (a, b) = UnixDatagram::pair()?;
+    a.send(b"one")?;
+    a.send(b"three")?;
+    stand_with(v, &a)?;
+    same("first datagram", 3, b.recv(&mut [0; 10])?)?;
+    same("second datagram", 5, b.recv(&mut [0; 10])?)
+}
+
+fn unix_listener(v: &Victim) -> Result<()> {
+    let path = v.path("socket");
+    let listener = UnixListener::bind(&path)?;
+    stand_with(v, &listener)?;
+    let _client = UnixStream::connect(&path)?;
+    listener.accept()?;
+    Ok(())
+}
+
+fn tcp(v: &Victim) -> Result<()> {
+    let listener = match TcpListener::bind("127.0.0.1:0") {
+        Ok(listener) => listener,
+        Err(e) => return skip(format!("no TCP: {e}")),
+    };
+    stand_with(v, &listener)?;
+    // The loopback device may be down; the name is proof enough then.
+    let address = listener.local_addr()?;
+    if TcpStream::connect(address).is_ok() {
+        listener.accept()?;
+    }
+    Ok(())
+}
+
+fn udp(v: &Victim) -> Result<()> {
+    let socket = match UdpSocket::bind("127.0.0.1:0") {
+        Ok(socket) => socket,
+        Err(e) => return skip(format!("no UDP: {e}")),
+    };
+    let address = socket.local_addr()?;
+    stand_with(v, &socket)?;
+    same("address", address, socket.local_addr()?)
+}
+
+fn netlink(v: &Victim) -> Result<()> {
+    // SAFETY: no memory is involved.
+    let fd = unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    let socket = descriptor("netlink", fd.into())?;
+    stand_with(v, &socket)
+}
+
+fn epoll(v: &Victim) -> Result<()> {
+    let (r, w) = sys::pipe(O_CLOEXEC)?;
+    // SAFETY: no memory is involved.
+    let ep = owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+    let mut event = libc::epoll_event {
+        events: libc::EPOLLIN as u32,
+        u64: 77,
+    };
+    // SAFETY: the event is valid.
+    cvt(unsafe {
+        libc::epoll_ctl(
+            ep.as_raw_fd(),
+            libc::EPOLL_CTL_ADD,
+            r.as_raw_fd(),
+            &mut event,
+        )
+    })?;
+    stand_with(v, &ep)?;
+    write(&w, b"x")?;
+    event.u64 = 0;
+    // SAFETY: there is room for one event.
+    let n = cvt(unsafe { libc::epoll_wait(ep.as_raw_fd(), &mut event, 1, 1000) })?;
+    same("events", 1, n)?;
+    // The struct is packed, so there is no reference to its field.
+    let data = event.u64;
+    same("data of the event", 77, data)
+}
+
+fn eventfd(v: &Victim) -> Result<()> {
+    // SAFETY: no memory is involved.
+    let fd = owned(unsafe { libc::eventfd(41, libc::EFD_CLOEXEC) })?;
+    stand_with(v, &fd)?;
+    let mut count = [0; 8];
+    same("read", 8, read(&fd, &mut count)?)?;
+    same("count", 41, u64::from_ne_bytes(count))
+}
+
+fn timerfd(v: &Victim) -> Result<()> {
+    let flags = libc::TFD_CLOEXEC | libc::TFD_NONBLOCK;
+    // SAFETY: no memory is involved.
+    let fd = owned(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, flags) })?;
+    stand_with(v, &fd)?;
+    ensure!(
+        sys::fails_with(read(&fd, &mut [0; 8]), libc::EAGAIN),
+        "an unset timer expired"
+    );
+    Ok(())
+}
+
+fn signalfd(v: &Victim) -> Result<()> {
+    sys::mask(libc::SIG_BLOCK, &[libc::SIGUSR1])?;
+    let set = sys::sigset(&[libc::SIGUSR1]);
+    // SAFETY: the set is valid.
+    let fd = owned(unsafe { libc::signalfd(-1, &set, libc::SFD_CLOEXEC) })?;
+    stand_with(v, &fd)?;
+    // SAFETY: no memory is involved.
+    cvt(unsafe { libc::raise(libc::SIGUSR1) })?;
+    let mut info = [0; 128];
+    same("read", 128, read(&fd, &mut info)?)?;
+    same("signal", libc::SIGUSR1 as u8, info[0])
+}
+
+fn inotify(v: &Victim) -> Result<()> {
+    // SAFETY: no memory is involved.
+    let fd = descriptor(
+        "inotify",
+        unsafe { libc::inotify_init1(libc::IN_CLOEXEC) }.into(),
+    )?;
+    stand_with(v, &fd)
+}
+
+fn pidfd(v: &Victim) -> Result<()> {
+    // SAFETY: no memory is involved.
+    let fd = sys::pidfd(unsafe { libc::getpid() })?;
+    stand_with(v, &fd)
+}
+
+fn new_memfd(flags: u32) -> Result<OwnedFd> {
+    // SAFETY: the name is a C string.
+    descriptor(
+        "memfd",
+        unsafe { libc::memfd_create(c"secret".as_ptr(), flags) }.into(),
+    )
+}
+
+fn memfd(v: &Victim) -> Result<()> {
+    let fd = new_memfd(libc::MFD_CLOEXEC)?;
+    write(&fd, b"kept")?;
+    stand_with(v, &fd)?;
+    same("size", 4, sys::seek(&fd, 0, libc::SEEK_END)?)
+}
+
+/// Mapped, and no descriptor left that could be named.
+fn memfd_mapped(v: &Victim) -> Result<()> {
+    let fd = new_memfd(libc::MFD_CLOEXEC)?;
+    write(&fd, &[5; sys::PAGE])?;
+    let prot = PROT_READ | PROT_WRITE;
+    let area = Area::map(sys::PAGE, prot, MAP_SHARED, fd.as_raw_fd(), 0)?;
+    drop(fd);
+    v.stand()?;
+    same("byte", 5, area.bytes()[100])
+}
+
+fn userfaultfd(v: &Victim) -> Result<()> {
+    let flags = libc::O_CLOEXEC | libc::O_NONBLOCK | 1;
+    // SAFETY: no memory is involved.
+    let ret = unsafe { libc::syscall(libc::SYS_userfaultfd, flags) };
+    stand_with(v, &descriptor("userfaultfd", ret)?)
+}
+
+fn io_uring(v: &Victim) -> Result<()> {
+    // struct io_uring_params, all zeroes: nothing special is asked for.
+    let mut params = [0u8; 120];
+    // SAFETY: the parameters are valid for writing.
+    let ret = unsafe { libc::syscall(libc::SYS_io_uring_setup, 4, params.as_mut_ptr()) };
+    stand_with(v, &descriptor("io_uring", ret)?)
+}
+
+fn pty_master(v: &Victim) -> Result<()> {
+    // SAFETY: no memory is involved.
+    let fd = descriptor(
+        "pty",
+        unsafe { libc::posix_openpt(O_RDWR | libc::O_NOCTTY) }.into(),
+    )?;
+    stand_with(v, &fd)?;
+    let mut number = 0;
+    // SAFETY: the number is valid for writing.
+    cvt(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCGPTN, &mut number) })?;
+    Ok(())
+}
+
+/// A pipe with a name.
+fn fifo(v: &Victim) -> Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    let path = v.path("fifo");
+    let name = std::ffi::CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: the name is a C string.
+    cvt(unsafe { libc::mkfifo(name.as_ptr(), 0o600) })?;
+    let both = open(&path, O_RDWR)?;
+    write(&both, b"kept")?;
+    v.stand()?;
+    let mut bytes = [0; 10];
+    same("read", 4, read(&both, &mut bytes)?)?;
+    same("data", b"kept", &bytes[..4])
+}
+
+/// A file of /proc about itself.
+fn proc_file(v: &Victim) -> Result<()> {
+    let fd = open(Path::new("/proc/self/stat"), libc::O_RDONLY)?;
+    v.stand()?;
+    let mut bytes = [0; 512];
+    let n = read(&fd, &mut bytes)?;
+    let text = std::str::from_utf8(&bytes[..n])?;
+    // SAFETY: no memory is involved.
+    let pid = unsafe { libc::getpid() };
+    ensure!(text.starts_with(&format!("{pid} (")), "read {text:?}");
+    Ok(())
+}
+
+fn namespace_file(v: &Victim) -> Result<()> {
+    let fd = open(Path::new("/proc/self/ns/uts"), libc::O_RDONLY | O_CLOEXEC)?;
+    stand_with(v, &fd)
+}
+
+fn unlinked(v: &Victim) -> Result<OwnedFd> {
+    let path = v.path("data");
+    fs::write(&path, vec![6; 2 * sys::PAGE])?;
+    let fd = open(&path, O_RDWR | O_CLOEXEC)?;
+    fs::remove_file(&path)?;
+    Ok(fd)
+}
+
+fn unlinked_file(v: &Victim) -> Result<()> {
+    let fd = unlinked(v)?;
+    stand_with(v, &fd)?;
+    same(
+        "size",
+        2 * sys::PAGE as i64,
+        sys::seek(&fd, 0, libc::SEEK_END)?,
+    )
+}
+
+fn unlinked_mapping(v: &Victim) -> Result<()> {
+    let fd = unlinked(v)?;
+    let area = Area::map(2 * sys::PAGE, PROT_READ, MAP_PRIVATE, fd.as_raw_fd(), 0)?;
+    drop(fd);
+    v.stand()?;
+    same("byte", 6, area.bytes()[sys::PAGE])
+}
+
+fn virtual_timer(v: &Victim) -> Result<()> {
+    sys::start_hour(libc::ITIMER_VIRTUAL)?;
+    v.stand()?;
+    sys::check_hour(libc::ITIMER_VIRTUAL)
+}
+
+fn posix_timer(v: &Victim) -> Result<()> {
+    let mut id = ptr::null_mut();
+    // SAFETY: the id is valid for writing; without an event the timer sends SIGALRM.
+    cvt(unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, ptr::null_mut(), &mut id) })?;
+    v.stand()?;
+    // SAFETY: all zeroes is an itimerspec, valid for writing.
+    unsafe {
+        let mut now: libc::itimerspec = mem::zeroed();
+        cvt(libc::timer_gettime(id, &mut now))?;
+    }
+    Ok(())
+}
+
+fn sysv_shm(v: &Victim) -> Result<()> {
+    // SAFETY: no memory is involved.
+    let id = unsafe { libc::shmget(libc::IPC_PRIVATE, sys::PAGE, 0o600) };
+    let id = match cvt(id) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => return skip("no System V IPC"),
+        id => id?,
+    };
+    // SAFETY: the kernel chooses the address; the segment goes away with its last user.
+    let addr = unsafe {
+        let addr = libc::shmat(id, ptr::null(), 0).cast::<u8>();
+        libc::shmctl(id, libc::IPC_RMID, ptr::null_mut());
+        ensure!(addr as isize != -1, "shmat: {}", io::Error::last_os_error());
+        addr.write_volatile(9);
+        addr
+    };
+    v.stand()?;
+    // SAFETY: it is attached there.
+    same("byte", 9, unsafe { addr.read_volatile() })
+}
+
+/// A file that is locked by `lock`, and whether another process can lock it meanwhile.
+fn locked(v: &Victim, lock: impl Fn(&OwnedFd) -> io::Result<()>) -> Result<()> {
+    let path = v.path("data");
+    fs::write(&path, "x")?;
+    let fd = open(&path, O_RDWR | O_CLOEXEC)?;
+    lock(&fd)?;
+    stand_with(v, &fd)?;
+    let status = sys::forked(|| match open(&path, O_RDWR | O_CLOEXEC) {
+        Ok(other) => i32::from(lock(&other).is_ok()),
+        Err(_) => 2,
+    })?;
+    same("status of another process that tries to lock", 0, status)
+}
+
+fn flock(v: &Victim) -> Result<()> {
+    locked(v, |fd| {
+        // SAFETY: no memory is involved.
+        cvt(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }).map(drop)
+    })
+}
+
+fn fcntl_lock(fd: &OwnedFd, cmd: i32) -> io::Result<()> {
+    // SAFETY: all zeroes is a flock of the whole file.
+    unsafe {
+        let mut lock: libc::flock = mem::zeroed();
+        lock.l_type = libc::F_WRLCK as i16;
+        cvt(libc::fcntl(fd.as_raw_fd(), cmd, &lock)).map(drop)
+    }
+}
+
+fn posix_lock(v: &Victim) -> Result<()> {
+    locked(v, |fd| fcntl_lock(fd, libc::F_SETLK))
+}
+
+fn ofd_lock(v: &Victim) -> Result<()> {
+    locked(v, |fd| fcntl_lock(fd, libc::F_OFD_SETLK))
+}
+
+fn lease(v: &Victim) -> Result<()> {
+    let path = v.path("data");
+    fs::write(&path, "x")?;
+    let fd = open(&path, libc::O_RDONLY | O_CLOEXEC)?;
+    sys::fcntl(&fd, libc::F_SETLEASE, libc::F_RDLCK)?;
+    stand_with(v, &fd)?;
+    same(
+        "lease",
+        libc::F_RDLCK,
+        sys::fcntl(&fd, libc::F_GETLEASE, 0)?,
+    )
+}
+
+fn hugetlb(v: &Victim) -> Result<()> {
+    let pages = Path::new("/proc/sys/vm/nr_hugepages");
+    if !pages.exists() {
+        return skip("no huge pages in this kernel");
+    }
+    let had = fs::read_to_string(pages)?;
+    let _ = fs::write(pages, "2");
+    let area = Area::anon(
+        2 << 20,
+        PROT_READ | PROT_WRITE,
+        MAP_PRIVATE | libc::MAP_HUGETLB,
+    );
+    let _ = fs::write(pages, had.trim());
+    let Ok(area) = area else {
+        return skip("no huge page to be had");
+    };
+    area.bytes()[0] = 7;
+    v.stand()?;
+    same("byte", 7, area.bytes()[0])
+}
+
+/// A filter that lets everything pass.
+fn seccomp_filter(v: &Victim) -> Result<()> {
+    let mut allow = [libc::sock_filter {
+        code: 6,
+        jt: 0,
+        jf: 0,
+        k: libc::SECCOMP_RET_ALLOW,
+    }];
+    let program = libc::sock_fprog {
+        len: 1,
+        filter: allow.as_mut_ptr(),
+    };
+    // SAFETY: the program is valid.
+    let ret = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program)
+    };
+    match cvt(ret) {
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => return skip("no seccomp filters"),
+        other => other?,
+    };
+    v.stand()
+}
+
+fn aio_context(v: &Victim) -> Result<()> {
+    let mut context = 0u64;
+    // SAFETY: the context is valid for writing.
+    match cvt(unsafe { libc::syscall(libc::SYS_io_setup, 1, &mut context) }) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => return skip("no aio"),
+        other => other?,
+    };
+    v.stand()?;
+    // SAFETY: the context is that of above.
+    cvt(unsafe { libc::syscall(libc::SYS_io_destroy, context) })?;
+    Ok(())
+}
+
+fn uts_namespace(v: &Victim) -> Result<()> {
+    // SAFETY: no memory is involved.
+    match cvt(unsafe { libc::unshare(libc::CLONE_NEWUTS) }) {
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => return skip("no uts namespaces"),
+        other => other?,
+    };
+    // SAFETY: the name is valid.
+    cvt(unsafe { libc::sethostname(c"elsewhere".as_ptr(), 9) })?;
+    v.stand()?;
+    same(
+        "host name",
+        "elsewhere",
+        fs::read_to_string("/proc/sys/kernel/hostname")?.trim(),
+    )
+}
+
+fn deleted_working_directory(v: &Victim) -> Result<()> {
+    let dir = v.path("here");
+    fs::create_dir_all(&dir)?;
+    std::env::set_current_dir(&dir)?;
+    fs::remove_dir(&dir)?;
+    v.stand()?;
+    ensure!(
+        std::env::current_dir().is_err(),
+        "the directory is there again"
+    );
+    Ok(())
+}
+
+fn signal_driven_io(v: &Victim) -> Result<()> {
+    let (r, w) = sys::pipe(O_CLOEXEC)?;
+    // SAFETY: no memory is involved.
+    sys::fcntl(&r, libc::F_SETOWN, unsafe { libc::getpid() })?;
+    sys::fcntl(&r, libc::F_SETFL, libc::O_ASYNC)?;
+    sys::mask(libc::SIG_BLOCK, &[libc::SIGIO])?;
+    stand_with(v, &r)?;
+    write(&w, b"x")?;
+    let (set, second) = (
+        sys::sigset(&[libc::SIGIO]),
+        sys::timespec(Duration::from_secs(1)),
+    );
+    // SAFETY: set and time are valid.
+    same(
+        "signal",
+        libc::SIGIO,
+        cvt(unsafe { libc::sigtimedwait(&set, ptr::null_mut(), &second) })?,
+    )
+}
+
+fn perf_event(v: &Victim) -> Result<()> {
+    // struct perf_event_attr: PERF_TYPE_SOFTWARE, its size in the first version, PERF_COUNT_SW_DUMMY.
+    let mut attr = [0u64; 8];
+    attr[0] = 1 | 64 << 32;
+    attr[1] = 9;
+    // SAFETY: the attributes are valid.
+    let ret = unsafe { libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), 0, -1, -1, 8) };
+    stand_with(v, &descriptor("perf", ret)?)
+}
+
+/// Descriptor 5 leads to the runner.
+fn inherited_pipe(v: &Victim) -> Result<()> {
+    v.ready_fd(5)?;
+    v.wait();
+    // SAFETY: the runner put a pipe there.
+    let out = unsafe { OwnedFd::from_raw_fd(5) };
+    same("write", 5, write(&out, b"hello")?)
+}
+
+/// Requires that `ckpt` refuses `pid`, with and without --check, by all of `words`.
+fn refused(b: &Bench<'_>, pid: i32, words: &[&str]) -> Result<()> {
+    let pid = pid.to_string();
+    b.ckpt()
+        .args(["--check", &pid])
+        .run()?
+        .refused("ckpt --check", words)?;
+    let image = b.path("image");
+    b.ckpt()
+        .arg(&pid)
+        .arg("-o")
+        .arg(&image)
+        .run()?
+        .refused("ckpt", words)?;
+    b.no_image()
+}
+
+fn ends(life: &mut selftests::Life<'_>) -> Result<()> {
+    life.tell()?;
+    same(
+        "how the victim went on",
+        selftests::Outcome::Pass,
+        life.ends_well()?,
+    )
+}
+
+fn pipe_to_outside(b: &Bench<'_>) -> Result<()> {
+    let (r, w) = sys::pipe(O_CLOEXEC)?;
+    let mut command: Command = b.command(b.case("inherited-pipe")?)?;
+    let fd = w.as_raw_fd();
+    // SAFETY: dup2 is async-signal-safe, and nobody in the child has number 5 in use.
+    unsafe {
+        command.pre_exec(move || cvt(libc::dup2(fd, 5)).map(drop));
+    }
+    let mut life = b.start_with("inherited-pipe", command)?;
+    let object = format!("task {}/fd 5", life.pid);
+    refused(b, life.pid, &[&object, "pipe"])?;
+    ends(&mut life)?;
+    same("read", 5, read(&r, &mut [0; 10])?)
+}
+
+fn ptraced(b: &Bench<'_>) -> Result<()> {
+    let mut life = b.start("plain")?;
+    // SAFETY: no memory is involved; PTRACE_SEIZE does not stop the victim.
+    unsafe { cvt(libc::ptrace(libc::PTRACE_SEIZE, life.pid, 0, 0))? };
+    let object = format!("task {}", life.pid);
+    refused(b, life.pid, &[&object, "trace"])?;
+    // SAFETY: as above; a tracee must be stopped to be detached.
+    unsafe {
+        cvt(libc::ptrace(libc::PTRACE_INTERRUPT, life.pid, 0, 0))?;
+        let mut status = 0;
+        cvt(libc::waitpid(life.pid, &mut status, libc::__WALL))?;
+        cvt(libc::ptrace(libc::PTRACE_DETACH, life.pid, 0, 0))?;
+    }
+    ends(&mut life)
+}
+
+/// Where an ordinary user may write.
+fn user_image(b: &Bench<'_>) -> Result<fs::File> {
+    Ok(fs::File::create(b.path("stream"))?)
+}
+
+fn another_users_process(b: &Bench<'_>) -> Result<()> {
+    let mut life = b.start("plain")?;
+    let pid = life.pid.to_string();
+    for check in [false, true] {
+        let ckpt = b
+            .ckpt()
+            .args(check.then_some("--check"))
+            .arg(&pid)
+            .as_user(1000);
+        ckpt.stdout(user_image(b)?)
+            .run()?
+            .refused("ckpt as user 1000", &[&pid, "permi"])?;
+    }
+    same("bytes written", 0, fs::metadata(b.path("stream"))?.len())?;
+    ends(&mut life)
+}
+
+fn kernel_thread(b: &Bench<'_>) -> Result<()> {
+    let Some(pid) = selftests::a_kernel_thread()? else {
+        return skip("no kernel thread can be seen");
+    };
+    refused(b, pid, &[&pid.to_string(), "kernel thread"])
+}
+
+fn no_such_process(b: &Bench<'_>) -> Result<()> {
+    let life = b.start("plain")?;
+    let pid = life.pid;
+    drop(life);
+    refused(b, pid, &[&pid.to_string()])
+}
+
+fn several(v: &Victim) -> Result<()> {
+    // SAFETY: no memory is involved.
+    let _event = owned(unsafe { libc::dup3(owned(libc::eventfd(0, 0))?.as_raw_fd(), 10, 0) })?;
+    // SAFETY: no memory is involved.
+    let _poll = owned(unsafe { libc::dup3(owned(libc::epoll_create1(0))?.as_raw_fd(), 20, 0) })?;
+    let (a, _b) = UnixStream::pair()?;
+    // SAFETY: no memory is involved.
+    let _socket = owned(unsafe { libc::dup3(a.as_raw_fd(), 30, 0) })?;
+    v.stand()
+}
+
+/// --check lists all that stands in the way, not only the first.
+fn several_blockers(b: &Bench<'_>) -> Result<()> {
+    let mut life = b.start("several")?;
+    let objects = [10, 20, 30].map(|fd| format!("task {}/fd {fd}", life.pid));
+    let words: Vec<&str> = objects
+        .iter()
+        .map(String::as_str)
+        .chain(["eventfd", "epoll", "socket"])
+        .collect();
+    let pid = life.pid.to_string();
+    b.ckpt()
+        .args(["--check", &pid])
+        .run()?
+        .refused("ckpt --check", &words)?;
+    ends(&mut life)
+}
+
+/// --check of a victim without blockers succeeds and leaves nothing.
+fn nothing_to_refuse(b: &Bench<'_>) -> Result<()> {
+    let mut life = b.start("plain")?;
+    let pid = life.pid.to_string();
+    b.ckpt()
+        .args(["--check", &pid])
+        .stdout(Stdio::null())
+        .run()?
+        .succeeded("ckpt --check")?;
+    b.no_image()?;
+    ends(&mut life)
+}
+
+/// A refused checkpoint does not harm the image of an earlier one.
+fn image_kept(b: &Bench<'_>) -> Result<()> {
+    let image = b.path("image");
+    let mut good = b.start("plain")?;
+    good.checkpoint(&[], &image)?;
+    ends(&mut good)?;
+    b.forget()?;
+    let before = fs::read(&image)?;
+    fs::remove_file(b.path("ready"))?;
+    let mut bad = b.start("several")?;
+    b.ckpt()
+        .arg(bad.pid.to_string())
+        .arg("-o")
+        .arg(&image)
+        .run()?
+        .refused("ckpt", &[])?;
+    ensure!(fs::read(&image)? == before, "the earlier image changed");
+    ends(&mut bad)
+}
