@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The guest's disks: Debian's root file system, and scratch space that outlives a boot.
+
+use crate::context::Context;
+use crate::debian;
+use crate::files;
+use crate::process;
+use crate::ui::Step;
+use anyhow::Context as _;
+use anyhow::Result;
+use anyhow::bail;
+use std::fs;
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// What the guest's Debian holds beyond the minimum.
+const PACKAGES: &[&str] = &["python3"];
+
+const DEBIAN_SIZE: &str = "1500M";
+
+/// Space for images; the file is sparse.
+const SCRATCH_BYTES: u64 = 2 << 30;
+
+/// The disk with Debian's root file system, made when it is not there.
+pub fn debian(ctx: &Context) -> Result<PathBuf> {
+    let _lock = ctx.lock_shared()?;
+    let key = files::short_digest([debian::SUITE, DEBIAN_SIZE].iter().chain(PACKAGES));
+    let disk = ctx.cache.join("disk").join(format!("{}-{key}.ext4", debian::SUITE));
+    if disk.exists() {
+        return Ok(disk);
+    }
+    ctx.require_space(3)?;
+    let mut step = Step::start(format!("guest disk with Debian {}", debian::SUITE));
+    let (root, image) = (ctx.cache.join("disk/new"), ctx.cache.join("disk/new.ext4"));
+    debian::remove_root_tree(&root)?;
+    files::remove(&image)?;
+    debian::bootstrap(ctx, PACKAGES, &root, &mut step, "guest-disk")?;
+    // Made here, so that a mke2fs that runs as root leaves us the owner.
+    File::create(&image).with_context(|| image.display().to_string())?;
+    let mut command = process::as_root("mke2fs");
+    command.args(["-q", "-F", "-t", "ext4", "-d"]).arg(&root).arg(&image).arg(DEBIAN_SIZE);
+    process::run(command, &ctx.log("guest-disk"), &mut step, |_, _| None)?;
+    debian::remove_root_tree(&root)?;
+    fs::rename(&image, &disk).with_context(|| disk.display().to_string())?;
+    step.done("made");
+    Ok(disk)
+}
+
+/// A new, empty disk for both boots of one kernel.
+pub fn scratch(ctx: &Context, name: &str) -> Result<PathBuf> {
+    let disk = ctx.work.join(format!("scratch-{name}.ext4"));
+    files::remove(&disk)?;
+    File::create(&disk)?.set_len(SCRATCH_BYTES).with_context(|| disk.display().to_string())?;
+    let output = Command::new("mke2fs").args(["-q", "-F", "-t", "ext4"]).arg(&disk).output().context("mke2fs")?;
+    if !output.status.success() {
+        bail!("mke2fs failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(disk)
+}
