@@ -2,6 +2,7 @@
 //! The tools and the selftests: static programs for the guest, and unit tests on the host.
 
 use crate::context::Context;
+use crate::files;
 use crate::ktap::Totals;
 use crate::process;
 use crate::process::Stream;
@@ -107,6 +108,9 @@ fn summary(line: &str) -> Totals {
 }
 
 /// `cargo SUBCOMMAND` for the workspace in `dir`; what it builds stays out of the clone.
+///
+/// Each clone has a place of its own for that: cargo tells by times alone whether a file of a workspace has changed, and
+/// does not notice when it is another clone's.
 pub fn cargo(ctx: &Context, dir: &Path, subcommand: &str) -> Result<Command> {
     if !dir.join("Cargo.toml").exists() {
         bail!("{}: there is no cargo workspace", dir.display());
@@ -114,7 +118,8 @@ pub fn cargo(ctx: &Context, dir: &Path, subcommand: &str) -> Result<Command> {
     let name = dir.file_name().context("a workspace without a name")?;
     let mut command = Command::new("cargo");
     command.arg(subcommand).arg("--locked").current_dir(dir);
-    command.env("CARGO_TARGET_DIR", ctx.work.join("target").join(name));
+    let clone = files::short_digest([ctx.repo.as_os_str().as_encoded_bytes()]);
+    command.env("CARGO_TARGET_DIR", ctx.work.join("target").join(clone).join(name));
     Ok(command)
 }
 
