@@ -70,7 +70,7 @@ enum Task {
         /// 2 stands for the second boot: the scratch disk of the first one is kept.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=2))]
         boot: u32,
-        /// Only tests whose name matches this pattern.
+        /// Only tests whose name matches one of these patterns, with commas in between.
         filter: Option<String>,
     },
     /// Runs all tests.
@@ -83,7 +83,7 @@ enum Task {
         kernel: Option<Flavour>,
         #[command(flatten)]
         machine: Machine,
-        /// Only selftests whose name matches this pattern.
+        /// Only selftests whose name matches one of these patterns, with commas in between.
         filter: Option<String>,
     },
     /// Shows a checkpoint of a working program, and its restart after a reboot.

@@ -379,7 +379,8 @@ enum Test<'a> {
 struct Options {
     boot: u32,
     scratch: PathBuf,
-    filter: Option<CString>,
+    /// Patterns, one of which has to match; none for all tests.
+    filter: Vec<CString>,
     list: bool,
     long: bool,
     victim: Option<(String, PathBuf)>,
@@ -390,7 +391,7 @@ impl Options {
         let mut options = Self {
             boot: 1,
             scratch: "/scratch/tests".into(),
-            filter: None,
+            filter: Vec::new(),
             list: false,
             long: false,
             victim: None,
@@ -400,13 +401,17 @@ impl Options {
             match arg.as_str() {
                 "--boot" => options.boot = value()?.parse().context("--boot")?,
                 "--scratch" => options.scratch = value()?.into(),
-                "--filter" => options.filter = Some(CString::new(value()?)?),
+                "--filter" => {
+                    let patterns = value()?;
+                    let patterns = patterns.split(',').map(CString::new);
+                    options.filter = patterns.collect::<Result<_, _>>()?;
+                }
                 "--list" => options.list = true,
                 "--long" => options.long = true,
                 "--victim" => options.victim = Some((value()?, value()?.into())),
                 _ => bail!(
                     "unknown argument {arg:?}; known are --boot 1|2, --scratch DIR, \
-                     --filter GLOB, --list and --long"
+                     --filter GLOB[,GLOB ...], --list and --long"
                 ),
             }
         }
@@ -414,12 +419,14 @@ impl Options {
     }
 
     fn selects(&self, name: &str) -> bool {
-        let Some(filter) = &self.filter else {
+        if self.filter.is_empty() {
             return true;
-        };
+        }
         let matches = |text: &str| match CString::new(text) {
-            // SAFETY: both are C strings.
-            Ok(text) => unsafe { libc::fnmatch(filter.as_ptr(), text.as_ptr(), 0) == 0 },
+            Ok(text) => self.filter.iter().any(|filter| {
+                // SAFETY: both are C strings.
+                unsafe { libc::fnmatch(filter.as_ptr(), text.as_ptr(), 0) == 0 }
+            }),
             Err(_) => false,
         };
         // "memory", "memory:heap" and "memory:heap:control" all select the last.
@@ -449,10 +456,11 @@ mod tests {
             "memory:heap",
             "*:same-boot",
             "memory:heap:same-boot",
+            "pipe,mem*",
         ] {
             assert!(options(filter).selects(name), "{filter}");
         }
-        for filter in ["heap", "memory:stack", "*:control"] {
+        for filter in ["heap", "memory:stack", "*:control", "pipe,heap"] {
             assert!(!options(filter).selects(name), "{filter}");
         }
     }

@@ -3,8 +3,8 @@
 //! The first process of the test guest.
 //!
 //! The kernel command line says what to do: `ckpt.mode=test|demo|shell`, `ckpt.boot=1|2`, and
-//! optionally `ckpt.filter=GLOB`, `ckpt.long=1` and `ckpt.digits=N`. The console of the kernel is the
-//! first serial port; results go to the second.
+//! optionally `ckpt.filter=GLOB[,GLOB ...]`, `ckpt.long=1` and `ckpt.digits=N`. The console of the
+//! kernel is the first serial port; results go to the second.
 
 use anyhow::{
     bail,
