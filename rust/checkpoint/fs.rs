@@ -15,12 +15,13 @@ use kernel::{
 use crate::{
     files,
     hold::Held,
-    image::record::Fs,
-    objects::Class,
-    report::{
-        Place,
-        Report, //
+    image::{
+        record::Fs,
+        RecordRef, //
     },
+    objects::Class,
+    plan::Opening,
+    report::Place,
     save::Saver, //
 };
 
@@ -118,12 +119,13 @@ pub(crate) fn save(saver: &mut Saver<'_>, held: &Held) -> Result<Option<u32>> {
     Ok(Some(id))
 }
 
-/// Finds the working directory at `path`, under the caller's credentials.
+/// Finds the working directory of a record, under the caller's credentials.
 ///
 /// # Errors
 ///
-/// What chdir(2) says, with a line in `report`.
-pub(crate) fn open(path: &[u8], report: &mut Report) -> Result<ARef<File>> {
+/// What chdir(2) says, with a line in the report.
+pub(crate) fn open(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<ARef<File>> {
+    let (_, path) = record.get::<Fs>().map_err(|_| EINVAL)?;
     let name: &kernel::str::BStr = path.as_ref();
     let flags = bindings::O_PATH | bindings::O_DIRECTORY;
     files::open(path, flags)
@@ -137,7 +139,9 @@ pub(crate) fn open(path: &[u8], report: &mut Report) -> Result<ARef<File>> {
             Ok(dir)
         })
         .inspect_err(|err| {
-            report.problem(Place::Tree, fmt!("working directory {name}: {err:?}"));
+            opening
+                .report
+                .problem(Place::Tree, fmt!("working directory {name}: {err:?}"));
         })
 }
 

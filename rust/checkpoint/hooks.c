@@ -394,6 +394,26 @@ int checkpoint_install_pidfd(struct task_struct *task)
 	return fd;
 }
 
+/* The number of the task that pidfd @file refers to as current sees it, 0 if it has been reaped. */
+pid_t checkpoint_pidfd_target(struct file *file)
+{
+	struct pid *pid = pidfd_pid(file);
+
+	return pid_has_task(pid, PIDTYPE_PID) ? pid_vnr(pid) : 0;
+}
+
+/* A pidfd of task @nr, with the flags of pidfd_open(2), or an error. */
+struct file *checkpoint_open_pidfd(pid_t nr, unsigned int flags)
+{
+	struct pid *pid = find_get_pid(nr);
+	struct file *file = ERR_PTR(-ESRCH);
+
+	if (pid && pid_has_task(pid, flags & PIDFD_THREAD ? PIDTYPE_PID : PIDTYPE_TGID))
+		file = pidfs_alloc_file(pid, flags | O_RDWR);
+	put_pid(pid);
+	return file;
+}
+
 /*
  * Close the last reference to a file that nobody has used: not by task work, since who is about to
  * run must not see it open any more.

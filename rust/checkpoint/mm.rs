@@ -654,17 +654,25 @@ fn save_vma(
     Ok(Some(record(vma.offset(), flags, vma_kind::FILE, id)))
 }
 
-/// Empties the address space of the current task, a copy of the restarter's, and maps what `mm` of
-/// the image has. Contents come later.
+/// Empties the address space of the current task, a copy of the restarter's or of the parent's.
+///
+/// # Errors
+///
+/// What munmap(2) says.
+pub(crate) fn empty() -> Result {
+    // SAFETY: The current task is a fresh copy that has nothing in user memory to come back to: what
+    // refers to it, as the rseq area, has been reset.
+    kernel::error::to_result(unsafe { bindings::vm_munmap(0, bindings::checkpoint_task_size()) })
+}
+
+/// Maps what `mm` of the image has into the address space of the current task, which is empty.
+/// Contents come later.
 ///
 /// # Errors
 ///
 /// What mmap(2) and madvise(2) say.
 pub(crate) fn restore(blueprint: &Blueprint, mm: u32) -> Result {
     let (record, auxv) = blueprint.mm(mm)?;
-    // SAFETY: The current task is a fresh copy that has nothing in user memory to come back to: what
-    // refers to it, as the rseq area, has been reset.
-    kernel::error::to_result(unsafe { bindings::vm_munmap(0, blueprint.task_size()) })?;
 
     // Before anything is mapped: the kernel refuses to replace an executable that is, and the
     // restarter's own may be the same file.

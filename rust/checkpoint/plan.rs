@@ -28,19 +28,13 @@ use crate::{
         record::{
             Cred,
             Fd,
-            FileDevice,
-            FileDirectory,
             FileExternal,
-            FilePipe,
-            FileRegular,
             Files,
             Fs,
             Machine,
             Mm,
-            Pipe,
             Process,
             Registers,
-            Shmem,
             Sighand,
             Siginfo,
             Signals,
@@ -78,7 +72,7 @@ use crate::{
 const STEP: usize = 1 << 20;
 
 /// What the caller accepts of files that are not as they were.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Policy {
     pub(crate) keep: bool,
     pub(crate) truncate: bool,
@@ -91,6 +85,51 @@ pub(crate) struct Supplied {
     pub(crate) pid: Pid,
     pub(crate) target_fd: u32,
     pub(crate) file: ARef<File>,
+}
+
+/// When an open file comes back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Before the first task exists.
+    Early,
+    /// When all tasks exist.
+    Late,
+}
+
+/// Opens what a record describes again. What is wrong has a line in the report.
+pub(crate) type Open = fn(&mut Opening<'_>, &RecordRef<'static>) -> Result<ARef<File>>;
+
+/// Open files on their way back.
+pub(crate) struct Opening<'a> {
+    pub(crate) policy: Policy,
+    pub(crate) report: &'a mut Report,
+    /// What to cut back at the end.
+    pub(crate) truncate: KVVec<Truncate>,
+    /// Pipes by the ids of their records, with the ends that are still to be taken.
+    pub(crate) pipes: KVVec<(u32, Ends)>,
+}
+
+impl<'a> Opening<'a> {
+    fn new(policy: Policy, report: &'a mut Report) -> Self {
+        Self {
+            policy,
+            report,
+            truncate: KVVec::new(),
+            pipes: KVVec::new(),
+        }
+    }
+
+    /// Opens or makes what `record` describes, if that is done in `stage`.
+    fn open(&mut self, record: &RecordRef<'static>, stage: Stage) -> Result<Option<ARef<File>>> {
+        match (record.kind, stage) {
+            (Kind::Pipe, Stage::Early) => files::pipe::make(self, record).map(|()| None),
+            (Kind::Shmem, Stage::Early) => shmem::open(self, record).map(Some),
+            (Kind::Fs, Stage::Early) => fs::open(self, record).map(Some),
+            (kind, stage) => files::opener(kind, stage)
+                .map(|open| open(self, record))
+                .transpose(),
+        }
+    }
 }
 
 /// What follows the plan in the stream.
@@ -137,6 +176,7 @@ pub(crate) struct Blueprint {
     /// the tree has them.
     open: Pin<KBox<Mutex<KVVec<Option<ARef<File>>>>>>,
     supplied: KVVec<Supplied>,
+    policy: Policy,
     /// What to cut back at the end.
     pub(crate) truncate: KVVec<Truncate>,
     _slots: KVVec<Slot>,
@@ -243,6 +283,7 @@ impl Blueprint {
             tasks: KVVec::new(),
             open: KBox::pin_init(new_mutex!(open), GFP_KERNEL)?,
             supplied: KVVec::new(),
+            policy: Policy::default(),
             truncate: KVVec::new(),
             _slots: slots,
             _bytes: bytes,
@@ -495,11 +536,6 @@ impl Blueprint {
             .map(|supplied| &supplied.file)
     }
 
-    /// The end of user space, to be emptied.
-    pub(crate) fn task_size(&self) -> usize {
-        task_size() as usize
-    }
-
     /// Checks the plan against the machine and the restarter, and opens all files.
     ///
     /// All problems are listed in `report`.
@@ -514,6 +550,7 @@ impl Blueprint {
         report: &mut Report,
     ) -> Result {
         self.supplied = supplied;
+        self.policy = policy;
         let mut first = Ok(());
         let uses_vdso = self
             .records
@@ -528,7 +565,7 @@ impl Blueprint {
             first = first.and(self.check(record, report));
         }
         let pids = self.check_pids(report);
-        let files = self.open_all(policy, report);
+        let files = self.open_early(report);
         let fds = self.check_supplied(report);
         pids.and(files).and(fds).and(first)
     }
@@ -605,67 +642,34 @@ impl Blueprint {
         result
     }
 
-    /// Opens the files of all objects; pipes and shared memory are made.
-    fn open_all(&mut self, policy: Policy, report: &mut Report) -> Result {
+    /// Opens all files that need no task; pipes and shared memory are made.
+    fn open_early(&mut self, report: &mut Report) -> Result {
+        let mut opening = Opening::new(self.policy, report);
+        self.open_all(&mut opening, Stage::Early)?;
+        self.truncate = opening.truncate;
+        self.check_executables(report)
+    }
+
+    /// Opens the files that need the tasks of the tree to exist.
+    ///
+    /// # Errors
+    ///
+    /// The first problem; all are listed in `report`.
+    pub(crate) fn open_late(&self, report: &mut Report) -> Result {
+        self.open_all(&mut Opening::new(self.policy, report), Stage::Late)
+    }
+
+    /// Opens what belongs to `stage`, in the order of the plan.
+    fn open_all(&self, opening: &mut Opening<'_>, stage: Stage) -> Result {
         let mut result = Ok(());
-        let mut pipes: KVec<(u32, Ends)> = KVec::new();
         for (position, at) in self.record_of.iter().enumerate() {
-            let record = self.records.get(*at).ok_or(EINVAL)?;
-            let opened = match record.kind {
-                Kind::FileRegular => {
-                    let (file, path) = get::<FileRegular>(record)?;
-                    files::regular::restore(file, path, policy, &mut self.truncate, report)
-                }
-                Kind::FileDirectory => {
-                    let (dir, path) = get::<FileDirectory>(record)?;
-                    files::directory::restore(dir, path, report)
-                }
-                Kind::FileDevice => {
-                    let (device, path) = get::<FileDevice>(record)?;
-                    files::device::restore(device, path, report)
-                }
-                Kind::Pipe => {
-                    let (pipe, tail) = get::<Pipe>(record)?;
-                    let ends = files::pipe::restore(pipe, tail).inspect_err(|err| {
-                        report.problem(Place::Tree, fmt!("pipe {}: {err:?}", record.id));
-                    })?;
-                    pipes.push((record.id, ends), GFP_KERNEL_ACCOUNT)?;
-                    continue;
-                }
-                Kind::FilePipe => {
-                    let (file, path) = get::<FilePipe>(record)?;
-                    let pipe = file.pipe.get();
-                    if !path.is_empty() {
-                        report.problem(Place::Image, fmt!("fifo: not supported"));
-                        return Err(EOPNOTSUPP);
-                    }
-                    let found = pipes
-                        .binary_search_by_key(&pipe, |(id, _)| *id)
-                        .ok()
-                        .and_then(|at| pipes.get_mut(at));
-                    let (_, ends) = found.ok_or(EINVAL)?;
-                    ends.take(file).inspect_err(|_| {
-                        report.problem(
-                            Place::Image,
-                            fmt!("pipe {pipe}: several open files at one end: not supported"),
-                        );
-                    })
-                }
-                Kind::Shmem => shmem::restore(get::<Shmem>(record)?.0).inspect_err(|err| {
-                    report.problem(Place::Tree, fmt!("shared memory {}: {err:?}", record.id));
-                }),
-                Kind::Fs => fs::open(get::<Fs>(record)?.1, report),
-                _ => continue,
-            };
-            match opened {
-                Ok(file) => {
-                    *self.open.lock().get_mut(position).ok_or(EINVAL)? = Some(file);
-                }
+            match opening.open(self.records.get(*at).ok_or(EINVAL)?, stage) {
+                Ok(None) => {}
+                Ok(file) => *self.open.lock().get_mut(position).ok_or(EINVAL)? = file,
                 Err(err) => result = result.and(Err(err)),
             }
         }
-        result?;
-        self.check_executables(report)
+        result
     }
 
     /// Checks that the caller may execute what becomes the tasks' executables.

@@ -3,14 +3,21 @@
 //! Restarting a tree: all of it, or nothing.
 //!
 //! The caller of restart(2) coordinates. It reads and checks the whole plan and opens all files
-//! before the first task exists; then it creates the root. Every task builds itself, as `current`,
-//! through the ordinary ways of the kernel, creates its own threads and children, and parks before
-//! user mode. The coordinator fills in memory, loads the registers, and when the stream has been
-//! verified to its end it lets all go at once. Whatever fails before that makes every task die
-//! where it is parked.
+//! before the first task exists. Then it goes through these steps with all tasks:
 //!
-//! Waits: a parent waits for each child to be built, the coordinator for the root, every task for
-//! the coordinator; all of them killably. No lock is held in any of these waits.
+//! 1. *Create.* The coordinator creates the root, and every task, as `current`, its own threads and
+//!    children. All have an empty address space, and a copy of the restarter's descriptors.
+//! 2. *Arrange.* All tasks exist. The coordinator puts them into their sessions and groups, and
+//!    opens the files that refer to tasks.
+//! 3. *Furnish.* Every task gives itself its memory, descriptors, signal actions and the rest,
+//!    through the ordinary ways of the kernel, its credentials last, and parks before user mode.
+//! 4. *Fill.* The coordinator reads the contents of memory and loads the registers.
+//! 5. *Go.* The stream has been verified to its end: all run, at once.
+//!
+//! Whatever fails before the last step makes every task die where it is.
+//!
+//! Waits: the coordinator waits for all tasks after 1 and after 3, every task for the coordinator
+//! after 1 and after 3; all of them killably. No lock is held in any of these waits.
 
 use core::{
     ptr::{
@@ -21,6 +28,7 @@ use core::{
         AtomicBool,
         AtomicI32,
         AtomicPtr,
+        AtomicUsize,
         Ordering, //
     },
 };
@@ -88,28 +96,21 @@ use crate::{
 const HOLD_WAIT_MS: u32 = 10_000;
 
 /// One task of the tree in the making.
-#[pin_data(PinnedDrop)]
 struct Member {
     /// The task, with a reference, from the moment it runs.
     task: AtomicPtr<bindings::task_struct>,
-    /// It has built itself and all that it creates, or failed: see `error`.
-    #[pin]
-    ready: Completion,
     /// 0, or the negative number of the error that stopped it.
     error: AtomicI32,
 }
 
-#[pinned_drop]
-impl PinnedDrop for Member {
-    fn drop(self: Pin<&mut Self>) {
-        if let Some(task) = NonNull::new(self.task.load(Ordering::Relaxed)) {
-            // SAFETY: The reference is ours.
-            unsafe { bindings::put_task_struct(task.as_ptr()) };
+impl Member {
+    fn new() -> Self {
+        Self {
+            task: AtomicPtr::new(ptr::null_mut()),
+            error: AtomicI32::new(0),
         }
     }
-}
 
-impl Member {
     fn task(&self) -> Option<NonNull<bindings::task_struct>> {
         NonNull::new(self.task.load(Ordering::Acquire))
     }
@@ -117,13 +118,63 @@ impl Member {
     fn result(&self) -> Result {
         to_result(self.error.load(Ordering::Acquire))
     }
+
+    fn failed(&self, err: Error) {
+        self.error.store(err.to_errno(), Ordering::Release);
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if let Some(task) = self.task() {
+            // SAFETY: The reference is ours.
+            unsafe { bindings::put_task_struct(task.as_ptr()) };
+        }
+    }
+}
+
+/// A step that all tasks have to finish.
+#[pin_data]
+struct Step {
+    /// How many are still at it.
+    left: AtomicUsize,
+    /// None is.
+    #[pin]
+    done: Completion,
+}
+
+impl Step {
+    fn new(count: usize) -> impl PinInit<Self> {
+        pin_init!(Self {
+            left: AtomicUsize::new(count),
+            done <- Completion::new(),
+        })
+    }
+
+    /// One more is at it, said by one who is.
+    fn begin(&self) {
+        self.left.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One has finished, or given up.
+    fn end(&self) {
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.done.complete_all();
+        }
+    }
 }
 
 /// What all tasks in the making share.
 #[pin_data]
 struct Tree {
     blueprint: Blueprint,
-    members: KVVec<Pin<KBox<Member>>>,
+    members: KVVec<Member>,
+    /// Counts the tasks that create others, and the coordinator until it has created the root.
+    creating: Pin<KBox<Step>>,
+    /// All tasks exist, and may furnish themselves.
+    #[pin]
+    exist: Completion,
+    furnishing: Pin<KBox<Step>>,
     /// All may go, or, `aborted`, have to die.
     #[pin]
     go: Completion,
@@ -150,22 +201,20 @@ fn wait_killable(completion: &Completion) -> Result {
 
 impl Tree {
     fn new(blueprint: Blueprint) -> Result<Arc<Self>> {
-        let mut members = KVVec::new();
-        for _ in 0..blueprint.tasks.len() {
-            let member = KBox::pin_init(
-                pin_init!(Member {
-                    task: AtomicPtr::new(ptr::null_mut()),
-                    ready <- Completion::new(),
-                    error: AtomicI32::new(0),
-                }),
-                GFP_KERNEL_ACCOUNT,
-            )?;
-            members.push(member, GFP_KERNEL_ACCOUNT)?;
+        let count = blueprint.tasks.len();
+        let mut members = KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT)?;
+        for _ in 0..count {
+            members.push(Member::new(), GFP_KERNEL_ACCOUNT)?;
         }
+        let creating = KBox::pin_init(Step::new(1), GFP_KERNEL_ACCOUNT)?;
+        let furnishing = KBox::pin_init(Step::new(count), GFP_KERNEL_ACCOUNT)?;
         Arc::pin_init(
             pin_init!(Self {
                 blueprint,
                 members,
+                creating,
+                exist <- Completion::new(),
+                furnishing,
                 go <- Completion::new(),
                 aborted: AtomicBool::new(false),
             }),
@@ -174,15 +223,40 @@ impl Tree {
     }
 
     fn member(&self, index: usize) -> Result<&Member> {
-        self.members
-            .get(index)
-            .map(|member| &**member)
-            .ok_or(EINVAL)
+        self.members.get(index).ok_or(EINVAL)
     }
 
-    /// Creates task number `index` as a child of the current one, or as a thread of it, and waits
-    /// until it has been built.
+    /// Task number `index`, which exists as long as the tree does.
+    fn task(&self, index: usize) -> Result<NonNull<bindings::task_struct>> {
+        self.member(index)?.task().ok_or(ESRCH)
+    }
+
+    /// The leader of process number `number`.
+    fn leader(&self, number: usize) -> Result<usize> {
+        let process = self.blueprint.processes.get(number).ok_or(EINVAL)?;
+        process.tasks.first().copied().ok_or(EINVAL)
+    }
+
+    fn aborted(&self) -> bool {
+        self.aborted.load(Ordering::Acquire)
+    }
+
+    /// Creates task number `index` as a child of the current one, or as a thread of it.
+    ///
+    /// # Errors
+    ///
+    /// What clone3(2) says, which becomes the result of the new member; `EINTR` when the tree is
+    /// given up.
     fn spawn(self: &Arc<Self>, index: usize, flags: u32, exit_signal: u32) -> Result {
+        let member = self.member(index)?;
+        self.try_spawn(index, flags, exit_signal)
+            .inspect_err(|err| member.failed(*err))
+    }
+
+    fn try_spawn(self: &Arc<Self>, index: usize, flags: u32, exit_signal: u32) -> Result {
+        if self.aborted() {
+            return Err(EINTR);
+        }
         let seat = KBox::new(
             Seat {
                 work: Opaque::uninit(),
@@ -192,58 +266,45 @@ impl Tree {
             GFP_KERNEL_ACCOUNT,
         )?;
         let mut tid = self.blueprint.task(index)?.tid.get();
+        let exit_signal = i32::try_from(exit_signal)?;
         let seat = KBox::into_raw(seat);
         let mut args = bindings::kernel_clone_args {
             flags: u64::from(flags | bindings::CLONE_UNTRACED),
-            exit_signal: i32::try_from(exit_signal)?,
+            exit_signal,
             set_tid: &mut tid,
             set_tid_size: 1,
             fn_: Some(entry),
             fn_arg: seat.cast(),
             ..Default::default()
         };
+        self.creating.begin();
         // SAFETY: The arguments are valid; `entry` takes over the seat when the call succeeds.
         let pid = unsafe { bindings::kernel_clone(&mut args) };
         if pid < 0 {
+            self.creating.end();
             // SAFETY: Nobody has taken it over.
             drop(unsafe { KBox::from_raw(seat) });
             return Err(Error::from_errno(pid));
         }
-        let member = self.member(index)?;
-        wait_killable(&member.ready)?;
-        member.result()
+        Ok(())
     }
 
-    /// Builds task number `index`, which is the current one, and all that it creates.
-    fn build(self: &Arc<Self>, index: usize) -> Result {
-        let plan = &self.blueprint;
-        let record = plan.task(index)?;
-        let number = plan.tasks.get(index).ok_or(EINVAL)?.process;
-        let process = plan.processes.get(number).ok_or(EINVAL)?;
-        let leader = process.tasks.first().copied().ok_or(EINVAL)?;
-        let shared = plan.task(leader)?;
-
+    /// What the current task, number `index`, does as soon as it runs: empties its address space and
+    /// creates its threads and children, up to the first that cannot be created.
+    fn create(self: &Arc<Self>, index: usize) -> Result {
         // SAFETY: The current task has not been in user mode and has nothing to lose there.
         unsafe { bindings::checkpoint_reset_inherited() };
-        let leads = index == leader;
-        if leads {
-            process::raise_limits(plan.process(number)?);
-            mm::restore(plan, plan.process(number)?.mm.get())?;
-            sighand::restore(plan.actions(plan.process(number)?.sighand.get())?)?;
+        let plan = &self.blueprint;
+        let number = plan.tasks.get(index).ok_or(EINVAL)?.process;
+        if index != self.leader(number)? {
+            return Ok(());
         }
-        if leads || record.files != shared.files {
-            files::restore(plan, record.files.get(), record.tid.get())?;
-        }
-        if leads || record.fs != shared.fs {
-            let (fs, dir) = plan.fs(record.fs.get())?;
-            fs::restore(fs, &dir);
-        }
-        let (_, cpus) = plan.task_with_cpus(index)?;
-        task::restore(record, cpus)?;
-        if !leads {
-            return cred::restore(plan.cred(record.cred.get())?);
-        }
+        process::raise_limits(plan.process(number)?);
+        // Before there are others, so that children are born with nothing to copy.
+        mm::empty()?;
 
+        let record = plan.task(index)?;
+        let process = plan.processes.get(number).ok_or(EINVAL)?;
         for thread in process.tasks.iter().skip(1) {
             let other = plan.task(*thread)?;
             let mut flags = bindings::CLONE_VM
@@ -256,17 +317,58 @@ impl Tree {
             if other.fs == record.fs {
                 flags |= bindings::CLONE_FS;
             }
-            self.spawn(*thread, flags, 0)?;
+            if self.spawn(*thread, flags, 0).is_err() {
+                return Ok(());
+            }
         }
         for child in process.children.iter() {
-            let leader = plan
-                .processes
-                .get(*child)
-                .and_then(|child| child.tasks.first());
             let exit_signal = plan.process(*child)?.exit_signal.get();
-            self.spawn(*leader.ok_or(EINVAL)?, 0, exit_signal)?;
+            if self.spawn(self.leader(*child)?, 0, exit_signal).is_err() {
+                break;
+            }
         }
-        process::finish(plan.process(number)?);
+        Ok(())
+    }
+
+    /// As [`Tree::furnish`], when all tasks exist.
+    ///
+    /// # Errors
+    ///
+    /// `EINTR` when the current task is killed.
+    fn furnish_when_told(&self, index: usize) -> Result {
+        wait_killable(&self.exist)?;
+        if self.aborted() {
+            return Err(EINTR);
+        }
+        self.furnish(index)
+    }
+
+    /// Gives the current task, number `index`, all that it has but for contents of memory and
+    /// registers.
+    fn furnish(&self, index: usize) -> Result {
+        let plan = &self.blueprint;
+        let (record, cpus) = plan.task_with_cpus(index)?;
+        let number = plan.tasks.get(index).ok_or(EINVAL)?.process;
+        let process = plan.process(number)?;
+        let leader = self.leader(number)?;
+        let shared = plan.task(leader)?;
+
+        let leads = index == leader;
+        if leads {
+            mm::restore(plan, process.mm.get())?;
+            sighand::restore(plan.actions(process.sighand.get())?)?;
+        }
+        if leads || record.files != shared.files {
+            files::restore(plan, record.files.get(), record.tid.get())?;
+        }
+        if leads || record.fs != shared.fs {
+            let (fs, dir) = plan.fs(record.fs.get())?;
+            fs::restore(fs, &dir);
+        }
+        task::restore(record, cpus)?;
+        if leads {
+            process::finish(process);
+        }
         // The last step: what it may no longer do, it has done.
         cred::restore(plan.cred(record.cred.get())?)
     }
@@ -335,17 +437,15 @@ impl Tree {
                     .map_or(0, |process| process.mm.get())
             })
             .map_err(|_| EINVAL)?;
-        let process = plan.processes.get(found).ok_or(EINVAL)?;
-        let leader = process.tasks.first().copied().ok_or(EINVAL)?;
-        let task = self.member(leader)?.task().ok_or(ESRCH)?;
+        let task = self.task(self.leader(found)?)?;
         // SAFETY: The member holds a reference to its task.
         unsafe { MmRef::of(task.as_ptr()) }
     }
 
     /// Loads the registers of all tasks, which are parked.
     fn load_registers(&self, report: &mut Report) -> Result {
-        for (index, member) in self.members.iter().enumerate() {
-            let task = member.task().ok_or(ESRCH)?.as_ptr();
+        for index in 0..self.members.len() {
+            let task = self.task(index)?.as_ptr();
             // SAFETY: The member holds a reference to its task. It is parked, so that it is off its
             // CPU when the wait ends; it never runs before `go`, except to die.
             let loaded = unsafe {
@@ -366,11 +466,10 @@ impl Tree {
     /// Puts processes into the groups and sessions of the tree; the others stay with the caller's.
     fn set_ids(&self) -> Result {
         let plan = &self.blueprint;
-        for (index, process) in plan.processes.iter().enumerate() {
-            let record = plan.process(index)?;
+        for number in 0..plan.processes.len() {
+            let record = plan.process(number)?;
             let flags = record.flags.get();
-            let leader = process.tasks.first().copied().ok_or(EINVAL)?;
-            let task = self.member(leader)?.task().ok_or(ESRCH)?;
+            let task = self.task(self.leader(number)?)?;
             let pgid = if flags & process_flags::PGID_OUTSIDE == 0 {
                 record.pgid.get()
             } else {
@@ -381,7 +480,7 @@ impl Tree {
             } else {
                 0
             };
-            // SAFETY: The member holds a reference to its task, which is parked.
+            // SAFETY: The member holds a reference to its task, which has not been in user mode.
             to_result(unsafe { bindings::checkpoint_set_ids(task.as_ptr(), pgid, sid) })?;
         }
         Ok(())
@@ -390,16 +489,15 @@ impl Tree {
     /// Queues the pending signals of all tasks and processes.
     fn queue_signals(&self) -> Result {
         let plan = &self.blueprint;
-        for (index, member) in self.members.iter().enumerate() {
-            let task = member.task().ok_or(ESRCH)?.as_ptr();
+        for index in 0..self.members.len() {
+            let task = self.task(index)?.as_ptr();
             // SAFETY: The member holds a reference to its task.
             unsafe { signals::restore(task, false, plan.task_signals(index)) }?;
         }
-        for (index, process) in plan.processes.iter().enumerate() {
-            let leader = process.tasks.first().copied().ok_or(EINVAL)?;
-            let task = self.member(leader)?.task().ok_or(ESRCH)?.as_ptr();
+        for number in 0..plan.processes.len() {
+            let task = self.task(self.leader(number)?)?.as_ptr();
             // SAFETY: As above.
-            unsafe { signals::restore(task, true, plan.process_signals(index)) }?;
+            unsafe { signals::restore(task, true, plan.process_signals(number)) }?;
         }
         Ok(())
     }
@@ -410,7 +508,7 @@ impl Tree {
             self.go.complete_all();
             return Ok(None);
         };
-        let root = self.member(0)?.task().ok_or(ESRCH)?;
+        let root = self.task(self.leader(0)?)?;
         // SAFETY: The member holds a reference to its task, for longer than the call.
         let root = unsafe { root.cast::<Task>().as_ref() };
         Hold::stop_when(
@@ -426,11 +524,15 @@ impl Tree {
     /// Makes all tasks die, and waits until they have.
     fn abort(&self) {
         self.aborted.store(true, Ordering::Release);
+        self.exist.complete_all();
         self.go.complete_all();
+        // Nobody creates any more after this, so that all are known. It does not take long: whoever
+        // creates looks at `aborted` before each.
+        self.creating.done.wait_for_completion();
         for member in self.members.iter() {
             if let Some(task) = member.task() {
-                // SAFETY: The member holds a reference to its task. A task may still be building:
-                // its own waits are killable, and then it sees `aborted`.
+                // SAFETY: The member holds a reference to its task. A task may still be furnishing
+                // itself: its own waits are killable, and then it sees `aborted`.
                 unsafe { bindings::send_sig(bindings::SIGKILL as i32, task.as_ptr(), 1) };
             }
         }
@@ -440,6 +542,56 @@ impl Tree {
                 unsafe { bindings::checkpoint_wait_dead(task.as_ptr()) };
             }
         }
+    }
+
+    /// Waits until all tasks have finished a step.
+    ///
+    /// # Errors
+    ///
+    /// What the first task that failed says, with a line in `report`; `EINTR` when the caller is
+    /// killed.
+    fn wait(&self, step: &Step, what: &str, report: &mut Report) -> Result {
+        wait_killable(&step.done)?;
+        for (index, member) in self.members.iter().enumerate() {
+            member.result().inspect_err(|err| {
+                let tid = self.blueprint.task(index).map_or(0, |task| task.tid.get());
+                report.problem(Place::Task(tid), fmt!("cannot be {what}: {err:?}"));
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Takes the tree from its plan to where it is ready to go, and calls `publish` with the root.
+    fn build(
+        self: &Arc<Self>,
+        stream: &Stream,
+        rest: Rest,
+        publish: impl FnOnce(*mut bindings::task_struct) -> Result,
+        report: &mut Report,
+    ) -> Result<Stats> {
+        let plan = &self.blueprint;
+        let root = self.leader(0)?;
+        let spawned = self.spawn(root, 0, plan.process(0)?.exit_signal.get());
+        self.creating.end();
+        self.wait(&self.creating, "created", report)?;
+        spawned?;
+
+        self.set_ids()?;
+        plan.open_late(report)?;
+        self.exist.complete_all();
+        self.wait(&self.furnishing, "restored", report)?;
+
+        let stats = self.fill(stream, rest, report)?;
+        self.load_registers(report)?;
+        for truncate in plan.truncate.iter() {
+            truncate.carry_out().inspect_err(|err| {
+                report.problem(Place::Tree, fmt!("cutting back a file: {err:?}"));
+            })?;
+        }
+        plan.forget_files();
+        self.queue_signals()?;
+        publish(self.task(root)?.as_ptr())?;
+        Ok(stats)
     }
 }
 
@@ -473,7 +625,8 @@ fn read(
 unsafe extern "C" fn entry(arg: *mut c_void) -> c_int {
     // SAFETY: By the safety requirement.
     let seat = unsafe { KBox::from_raw(arg.cast::<Seat>()) };
-    if let Ok(member) = seat.tree.member(seat.index) {
+    let tree = &seat.tree;
+    if let Ok(member) = tree.member(seat.index) {
         // SAFETY: The current task is valid; the member takes a reference.
         let task = unsafe {
             let task = bindings::get_current();
@@ -481,10 +634,11 @@ unsafe extern "C" fn entry(arg: *mut c_void) -> c_int {
             task
         };
         member.task.store(task, Ordering::Release);
-        if let Err(err) = seat.tree.build(seat.index) {
-            member.error.store(err.to_errno(), Ordering::Release);
-        }
-        member.ready.complete_all();
+        let note = |err: &Error| member.failed(*err);
+        let created = tree.create(seat.index).inspect_err(note);
+        tree.creating.end();
+        let _ = created.and_then(|()| tree.furnish_when_told(seat.index).inspect_err(note));
+        tree.furnishing.end();
     }
     let work = seat.work.get();
     let seat = KBox::into_raw(seat);
@@ -514,7 +668,7 @@ unsafe extern "C" fn park(work: *mut bindings::callback_head) {
     // SAFETY: By the safety requirement; the work is the first field of the seat.
     let seat = unsafe { KBox::from_raw(work.cast::<Seat>()) };
     let tree = &seat.tree;
-    let released = wait_killable(&tree.go).is_ok() && !tree.aborted.load(Ordering::Acquire);
+    let released = wait_killable(&tree.go).is_ok() && !tree.aborted();
     let plan = &tree.blueprint;
     let resumed = released
         && plan.task(seat.index).is_ok_and(|record| {
@@ -571,7 +725,8 @@ pub(crate) fn run(
     let time_ns = TimeNs::enter(blueprint.machine()?, request.keep_clocks, report)?;
 
     let tree = Tree::new(blueprint)?;
-    let result = create(&tree, stream, rest, publish, report)
+    let result = tree
+        .build(stream, rest, publish, report)
         .and_then(|stats| Ok((stats, tree.release(request.hold_ms, report)?)));
     drop(time_ns);
     match result {
@@ -584,55 +739,5 @@ pub(crate) fn run(
             tree.abort();
             Err(err)
         }
-    }
-}
-
-/// Creates the tree and makes it ready to go.
-
-fn create(
-    tree: &Arc<Tree>,
-    stream: &Stream,
-    rest: Rest,
-    publish: impl FnOnce(*mut bindings::task_struct) -> Result,
-    report: &mut Report,
-) -> Result<Stats> {
-    let plan = &tree.blueprint;
-    let leader = plan.processes.first().and_then(|root| root.tasks.first());
-    let leader = *leader.ok_or(EINVAL)?;
-    let exit_signal = plan.process(0)?.exit_signal.get();
-    tree.spawn(leader, 0, exit_signal).inspect_err(|err| {
-        tree.name_failure(*err, report);
-    })?;
-
-    let stats = tree.fill(stream, rest, report)?;
-    tree.load_registers(report)?;
-    tree.set_ids()?;
-    for truncate in plan.truncate.iter() {
-        truncate.carry_out().inspect_err(|err| {
-            report.problem(Place::Tree, fmt!("cutting back a file: {err:?}"));
-        })?;
-    }
-    plan.forget_files();
-    tree.queue_signals()?;
-    publish(tree.member(leader)?.task().ok_or(ESRCH)?.as_ptr())?;
-    Ok(stats)
-}
-
-impl Tree {
-    /// Says which task could not be built: the last in the order of creation that knows of an error,
-    /// since that of a child becomes that of its parent.
-    fn name_failure(&self, err: Error, report: &mut Report) {
-        let failed = self
-            .members
-            .iter()
-            .rposition(|member| member.result().is_err());
-        let index = failed.unwrap_or(0);
-        let tid = self.blueprint.task(index).map_or(0, |task| task.tid.get());
-        let what = if failed.is_some() {
-            "cannot be built"
-        } else {
-            "cannot be created"
-        };
-        report.problem(Place::Task(tid), fmt!("{what}: {err:?}"));
     }
 }

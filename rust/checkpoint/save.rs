@@ -94,8 +94,8 @@ pub(crate) struct Saver<'a> {
     files: KVVec<ARef<File>>,
     /// How much of each pipe is in the tree.
     pub(crate) pipes: Survey,
-    /// Numbers of the processes of the tree.
-    processes: RBTree<Pid, ()>,
+    /// Numbers of the tasks of the tree, and whether each leads a process.
+    tasks: RBTree<Pid, bool>,
     /// Which process has each table that threads share.
     owners: RBTree<u32, Pid>,
     encoder: Encoder<KernelCrc>,
@@ -134,7 +134,12 @@ impl Saver<'_> {
 
     /// Whether a process of the tree has this number.
     pub(crate) fn is_process(&self, pid: Pid) -> bool {
-        self.processes.get(&pid).is_some()
+        self.tasks.get(&pid).copied() == Some(true)
+    }
+
+    /// Whether a task of the tree has this number.
+    pub(crate) fn is_task(&self, pid: Pid) -> bool {
+        self.tasks.get(&pid).is_some()
     }
 
     /// Refuses `what`, object `id`, when another process than that of `held` has it too.
@@ -159,10 +164,8 @@ impl Saver<'_> {
     fn tree(&mut self, tasks: &[Held]) -> Result {
         for held in tasks {
             self.pipes.add(held)?;
-            if held.is_leader() {
-                self.processes
-                    .try_create_and_insert(held.tgid(), (), GFP_KERNEL)?;
-            }
+            self.tasks
+                .try_create_and_insert(held.pid(), held.is_leader(), GFP_KERNEL)?;
         }
         machine::save(self, tasks)?;
 
@@ -268,7 +271,7 @@ pub(crate) fn capture(
         stream,
         files: KVVec::new(),
         pipes: Survey::new(),
-        processes: RBTree::new(),
+        tasks: RBTree::new(),
         owners: RBTree::new(),
         encoder: Encoder::new(),
         buffer: Buffer::new(),

@@ -11,8 +11,13 @@ use kernel::{
 
 use crate::{
     files,
-    image::record::Shmem,
+    image::{
+        record::Shmem,
+        RecordRef, //
+    },
     objects::Class,
+    plan::Opening,
+    report::Place,
     save::{
         Memory,
         Saver, //
@@ -53,11 +58,21 @@ pub(crate) fn save(saver: &mut Saver<'_>, file: &ARef<File>) -> Result<u32> {
     Ok(id)
 }
 
-/// Makes shared anonymous memory as large as `record` says, all of it holes.
-pub(crate) fn restore(record: &Shmem) -> Result<ARef<File>> {
+/// Makes shared anonymous memory as large as a record says, all of it holes.
+///
+/// # Errors
+///
+/// `ENOMEM`, with a line in the report.
+pub(crate) fn open(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<ARef<File>> {
+    let id = record.id;
+    let (record, _) = record.get::<Shmem>().map_err(|_| EINVAL)?;
     let size = i64::try_from(record.size.get())?;
     // SAFETY: The name is a constant. The memory is not reserved: it was not either where it stays
     // a hole.
     let file = unsafe { bindings::checkpoint_shmem_file(NAME.as_char_ptr(), size) };
-    files::owned(file)
+    files::owned(file).inspect_err(|err| {
+        opening
+            .report
+            .problem(Place::Tree, fmt!("shared memory {id}: {err:?}"));
+    })
 }

@@ -383,6 +383,18 @@ pub mod checkpoint {
     }
 }
 
+/// The number of this process.
+pub fn getpid() -> i32 {
+    // SAFETY: no memory is involved.
+    unsafe { libc::getpid() }
+}
+
+/// The number of this thread.
+pub fn gettid() -> i32 {
+    // SAFETY: no memory is involved.
+    unsafe { libc::gettid() }
+}
+
 /// A pidfd of a process.
 pub fn pidfd(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: no memory is involved.

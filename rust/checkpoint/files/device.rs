@@ -11,11 +11,12 @@ use kernel::{
 
 use crate::{
     files,
-    image::record::FileDevice,
-    report::{
-        Place,
-        Report, //
+    image::{
+        record::FileDevice,
+        RecordRef, //
     },
+    plan::Opening,
+    report::Place,
     save::Saver, //
 };
 
@@ -49,12 +50,14 @@ pub(crate) fn save(saver: &mut Saver<'_>, place: Place, file: &ARef<File>) -> Re
     saver.object(&record, &[path.bytes()]).map(Some)
 }
 
-/// Opens the device of `record` again, after checking that it is the same one.
+/// Opens the device of a record again, after checking that it is the same one.
 ///
 /// # Errors
 ///
-/// What open(2) says, or `ESTALE`, with a line in `report`.
-pub(crate) fn restore(record: &FileDevice, path: &[u8], report: &mut Report) -> Result<ARef<File>> {
+/// What open(2) says, or `ESTALE`, with a line in the report.
+pub(crate) fn open(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<ARef<File>> {
+    let (record, path) = record.get::<FileDevice>().map_err(|_| EINVAL)?;
+    let report = &mut *opening.report;
     let name: &kernel::str::BStr = path.as_ref();
     let found = files::open(path, bindings::O_PATH).inspect_err(|err| {
         report.problem(Place::Tree, fmt!("device {name}: {err:?}"));

@@ -11,11 +11,12 @@ use kernel::{
 
 use crate::{
     files,
-    image::record::FileDirectory,
-    report::{
-        Place,
-        Report, //
+    image::{
+        record::FileDirectory,
+        RecordRef, //
     },
+    plan::Opening,
+    report::Place,
     save::Saver, //
 };
 
@@ -37,20 +38,19 @@ pub(crate) fn save(saver: &mut Saver<'_>, place: Place, file: &ARef<File>) -> Re
     saver.object(&record, &[path.bytes()]).map(Some)
 }
 
-/// Opens the directory of `record` again.
+/// Opens the directory of a record again.
 ///
 /// # Errors
 ///
-/// What open(2) says, with a line in `report`.
-pub(crate) fn restore(
-    record: &FileDirectory,
-    path: &[u8],
-    report: &mut Report,
-) -> Result<ARef<File>> {
+/// What open(2) says, with a line in the report.
+pub(crate) fn open(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<ARef<File>> {
+    let (record, path) = record.get::<FileDirectory>().map_err(|_| EINVAL)?;
     let name: &kernel::str::BStr = path.as_ref();
     let flags = files::open_flags(record.flags.get()) | bindings::O_DIRECTORY;
     let file = files::open(path, flags).inspect_err(|err| {
-        report.problem(Place::Tree, fmt!("directory {name}: {err:?}"));
+        opening
+            .report
+            .problem(Place::Tree, fmt!("directory {name}: {err:?}"));
     })?;
     files::seek(&file, record.pos.get())?;
     Ok(file)

@@ -26,14 +26,21 @@ use zerocopy::IntoBytes;
 
 use crate::{
     hold::Held,
-    image::record::{
-        fd_flags,
-        file_flags,
-        Fd,
-        Files, //
+    image::{
+        record::{
+            fd_flags,
+            file_flags,
+            Fd,
+            Files, //
+        },
+        Kind, //
     },
     objects::Class,
-    plan::Blueprint,
+    plan::{
+        Blueprint,
+        Open,
+        Stage, //
+    },
     report::Place,
     save::Saver, //
 };
@@ -41,40 +48,78 @@ use crate::{
 pub(crate) mod device;
 pub(crate) mod directory;
 pub(crate) mod external;
+pub(crate) mod pidfd;
 pub(crate) mod pipe;
 pub(crate) mod regular;
 
 /// One kind of open files.
 struct FileKind {
+    /// The kind of its record.
+    kind: Kind,
     /// Whether the kind takes this file.
     takes: fn(&Saver<'_>, Option<u32>, &File) -> bool,
     /// Saves it, or refuses it and returns `None`.
     save: fn(&mut Saver<'_>, Place, &ARef<File>) -> Result<Option<u32>>,
+    back: Back,
+}
+
+/// How an open file comes back.
+enum Back {
+    /// The caller supplies another in its place.
+    Supplied,
+    /// It is opened before the first task exists, so that what is missing prevents the restart.
+    Early(Open),
+    /// It is opened when all tasks exist, before the first table of descriptors is filled.
+    Late(Open),
 }
 
 /// All kinds, the first that takes a file saves it.
 const KINDS: &[FileKind] = &[
     FileKind {
+        kind: Kind::FileExternal,
         takes: external::takes,
         save: external::save,
+        back: Back::Supplied,
     },
     FileKind {
+        kind: Kind::FilePipe,
         takes: pipe::takes,
         save: pipe::save,
+        back: Back::Early(pipe::open),
     },
     FileKind {
+        kind: Kind::FileDevice,
         takes: device::takes,
         save: device::save,
+        back: Back::Early(device::open),
     },
     FileKind {
+        kind: Kind::FileDirectory,
         takes: directory::takes,
         save: directory::save,
+        back: Back::Early(directory::open),
     },
     FileKind {
+        kind: Kind::FilePidfd,
+        takes: pidfd::takes,
+        save: pidfd::save,
+        back: Back::Late(pidfd::open),
+    },
+    FileKind {
+        kind: Kind::FileRegular,
         takes: regular::takes,
         save: regular::save,
+        back: Back::Early(regular::open),
     },
 ];
+
+/// How open files that have records of `kind` are opened in `stage`, if they are.
+pub(crate) fn opener(kind: Kind, stage: Stage) -> Option<Open> {
+    match (&KINDS.iter().find(|row| row.kind == kind)?.back, stage) {
+        (Back::Early(open), Stage::Early) | (Back::Late(open), Stage::Late) => Some(*open),
+        _ => None,
+    }
+}
 
 /// Saves the descriptor table of `held` unless it has been, and returns its number.
 ///

@@ -21,14 +21,18 @@ use zerocopy::IntoBytes;
 use crate::{
     files,
     hold::Held,
-    image::record::{
-        file_flags,
-        packet_flags,
-        FilePipe,
-        Packet,
-        Pipe, //
+    image::{
+        record::{
+            file_flags,
+            packet_flags,
+            FilePipe,
+            Packet,
+            Pipe, //
+        },
+        RecordRef, //
     },
     objects::Class,
+    plan::Opening,
     report::Place,
     save::Saver, //
 };
@@ -246,12 +250,29 @@ pub(crate) struct Ends {
     write: Option<ARef<File>>,
 }
 
+/// Makes the pipe of a record, whose ends are taken by [`open`].
+///
+/// # Errors
+///
+/// As [`fill`], with a line in the report.
+pub(crate) fn make(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<()> {
+    let id = record.id;
+    let (record, tail) = record.get::<Pipe>().map_err(|_| EINVAL)?;
+    let ends = fill(record, tail).inspect_err(|err| {
+        opening
+            .report
+            .problem(Place::Tree, fmt!("pipe {id}: {err:?}"));
+    })?;
+    opening.pipes.push((id, ends), GFP_KERNEL_ACCOUNT)?;
+    Ok(())
+}
+
 /// Makes a pipe and fills it.
 ///
 /// # Errors
 ///
 /// `EPERM` when it is larger than the caller may make one; otherwise what pipe(2) says.
-pub(crate) fn restore(record: &Pipe, tail: &[u8]) -> Result<Ends> {
+fn fill(record: &Pipe, tail: &[u8]) -> Result<Ends> {
     let mut ends = [core::ptr::null_mut(); 2];
     // SAFETY: `ends` has room for two files, which come with a reference each.
     to_result(unsafe { bindings::create_pipe_files(ends.as_mut_ptr(), 0) })?;
@@ -295,6 +316,34 @@ pub(crate) fn restore(record: &Pipe, tail: &[u8]) -> Result<Ends> {
     })
 }
 
+/// Takes the end that a record describes from its pipe.
+///
+/// # Errors
+///
+/// `EINVAL` or `EOPNOTSUPP`, with a line in the report.
+pub(crate) fn open(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<ARef<File>> {
+    let (record, path) = record.get::<FilePipe>().map_err(|_| EINVAL)?;
+    let pipe = record.pipe.get();
+    if !path.is_empty() {
+        opening
+            .report
+            .problem(Place::Image, fmt!("fifo: not supported"));
+        return Err(EOPNOTSUPP);
+    }
+    let found = opening
+        .pipes
+        .binary_search_by_key(&pipe, |(id, _)| *id)
+        .ok()
+        .and_then(|at| opening.pipes.get_mut(at));
+    let (_, ends) = found.ok_or(EINVAL)?;
+    ends.take(record).inspect_err(|_| {
+        opening.report.problem(
+            Place::Image,
+            fmt!("pipe {pipe}: several open files at one end: not supported"),
+        );
+    })
+}
+
 impl Ends {
     /// Takes the end that `record` describes. What is not taken is closed with the pipe's maker, as
     /// it was closed in the tree.
@@ -302,7 +351,7 @@ impl Ends {
     /// # Errors
     ///
     /// `EINVAL` when it has been taken.
-    pub(crate) fn take(&mut self, record: &FilePipe) -> Result<ARef<File>> {
+    fn take(&mut self, record: &FilePipe) -> Result<ARef<File>> {
         let flags = record.flags.get();
         let end = if flags & file_flags::WRITE != 0 {
             &mut self.write

@@ -14,15 +14,18 @@ use crate::{
         self,
         Stat, //
     },
-    image::record::{
-        file_flags,
-        FileRegular, //
+    image::{
+        record::{
+            file_flags,
+            FileRegular, //
+        },
+        RecordRef, //
     },
-    plan::Policy,
-    report::{
-        Place,
-        Report, //
+    plan::{
+        Opening,
+        Policy, //
     },
+    report::Place,
     save::Saver, //
 };
 
@@ -75,27 +78,23 @@ impl Truncate {
     }
 }
 
-/// Opens the file of `record` again, after checking that it is the one that was saved.
+/// Opens the file of a record again, after checking that it is the one that was saved.
 ///
 /// # Errors
 ///
-/// What open(2) says, or `ESTALE`, with a line in `report`.
-pub(crate) fn restore(
-    record: &FileRegular,
-    path: &[u8],
-    policy: Policy,
-    truncate: &mut KVVec<Truncate>,
-    report: &mut Report,
-) -> Result<ARef<File>> {
+/// What open(2) says, or `ESTALE`, with a line in the report.
+pub(crate) fn open(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<ARef<File>> {
+    let (record, path) = record.get::<FileRegular>().map_err(|_| EINVAL)?;
     let name: &kernel::str::BStr = path.as_ref();
+    let report = &mut *opening.report;
     let found = files::open(path, bindings::O_PATH).inspect_err(|err| {
         report.problem(Place::Tree, fmt!("file {name}: {err:?}"));
     })?;
     let stat = files::stat(&found)?;
     let flags = record.flags.get();
-    match check(record, &stat, policy) {
+    match check(record, &stat, opening.policy) {
         Verdict::Same => {}
-        Verdict::Cut => truncate.push(
+        Verdict::Cut => opening.truncate.push(
             Truncate {
                 file: found.clone(),
                 size: i64::try_from(record.size.get())?,

@@ -4,6 +4,7 @@
 
 use zerocopy::{
     little_endian::{
+        I32,
         I64,
         U32,
         U64, //
@@ -249,6 +250,32 @@ layout! {
 }
 
 record!(FileExternal, object: true, tail: Tail::Text);
+
+bits! {
+    /// Bits of [`FilePidfd::pidfd_flags`].
+    pub mod pidfd_flags {
+        /// It refers to a thread: PIDFD_THREAD.
+        THREAD = 0,
+        /// The process is killed when it is closed: CLONE_PIDFD_AUTOKILL.
+        AUTOKILL = 1,
+    }
+}
+
+layout! {
+    /// A pidfd of a task of the tree.
+    pub struct FilePidfd {
+        /// Bits of `file_flags`.
+        pub flags: U32 => Check::Bits(file_flags::ALL),
+        /// Id of the task, as gettid(2) returns it.
+        pub pid: I32 => Check::Range(1, 0x3fff_ffff),
+        /// Bits of `pidfd_flags`.
+        pub pidfd_flags: U32 => Check::Bits(pidfd_flags::ALL),
+        /// Zero.
+        pub reserved: U32 => Check::Zero,
+    }
+}
+
+record!(FilePidfd, object: true, tail: Tail::None);
 
 layout! {
     /// A table of file descriptors. The tail is an array of Fd, ascending by number.

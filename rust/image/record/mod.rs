@@ -126,6 +126,8 @@ kinds! {
     Signals = 18,
     /// Credentials.
     Cred = 19,
+    /// A pidfd.
+    FilePidfd = 20,
     /// A run of memory pages; their data follows the record.
     Pages = 0x100,
     /// The end of the plan.
@@ -154,4 +156,5 @@ pub const OPEN_FILES: &[Kind] = &[
     Kind::FileDevice,
     Kind::FilePipe,
     Kind::FileExternal,
+    Kind::FilePidfd,
 ];

@@ -21,6 +21,7 @@
 #include <linux/personality.h>
 #include <linux/pid_namespace.h>
 #include <linux/pidfd.h>
+#include <linux/pidfs.h>
 #include <linux/pipe_fs_i.h>
 #include <linux/posix-timers.h>
 #include <linux/prctl.h>
@@ -68,6 +69,8 @@ void checkpoint_set_umask(int umask);
 int checkpoint_set_ids(struct task_struct *task, pid_t pgid, pid_t sid);
 bool checkpoint_may_choose_pids(void);
 void checkpoint_close_now(struct file *file);
+pid_t checkpoint_pidfd_target(struct file *file);
+struct file *checkpoint_open_pidfd(pid_t nr, unsigned int flags);
 void checkpoint_set_rlimit(unsigned int resource, unsigned long cur, unsigned long max);
 bool checkpoint_capable(int cap);
 void checkpoint_set_oom_score_adj(short adj, short adj_min);

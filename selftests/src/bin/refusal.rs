@@ -62,7 +62,6 @@ const SUITE: Suite = Suite {
         Refusal::new("timerfd", timerfd, &["timerfd"]),
         Refusal::new("signalfd", signalfd, &["signalfd"]),
         Refusal::new("inotify", inotify, &["inotify"]),
-        Refusal::new("pidfd", pidfd, &["pidfd"]),
         Refusal::new("memfd", memfd, &["memfd"]),
         Refusal::new("memfd-mapped", memfd_mapped, &["memfd"]),
         Refusal::new("userfaultfd", userfaultfd, &["userfaultfd"]),
@@ -286,12 +285,6 @@ fn inotify(v: &Victim) -> Result<()> {
     stand_with(v, &fd)
 }
 
-fn pidfd(v: &Victim) -> Result<()> {
-    // SAFETY: no memory is involved.
-    let fd = sys::pidfd(unsafe { libc::getpid() })?;
-    stand_with(v, &fd)
-}
-
 fn new_memfd(flags: u32) -> Result<OwnedFd> {
     // SAFETY: the name is a C string.
     descriptor(
@@ -368,8 +361,7 @@ fn proc_file(v: &Victim) -> Result<()> {
     let mut bytes = [0; 512];
     let n = read(&fd, &mut bytes)?;
     let text = std::str::from_utf8(&bytes[..n])?;
-    // SAFETY: no memory is involved.
-    let pid = unsafe { libc::getpid() };
+    let pid = sys::getpid();
     ensure!(text.starts_with(&format!("{pid} (")), "read {text:?}");
     Ok(())
 }
@@ -584,8 +576,7 @@ fn deleted_working_directory(v: &Victim) -> Result<()> {
 
 fn signal_driven_io(v: &Victim) -> Result<()> {
     let (r, w) = sys::pipe(O_CLOEXEC)?;
-    // SAFETY: no memory is involved.
-    sys::fcntl(&r, libc::F_SETOWN, unsafe { libc::getpid() })?;
+    sys::fcntl(&r, libc::F_SETOWN, sys::getpid())?;
     sys::fcntl(&r, libc::F_SETFL, libc::O_ASYNC)?;
     sys::mask(libc::SIG_BLOCK, &[libc::SIGIO])?;
     stand_with(v, &r)?;

@@ -5,6 +5,7 @@
 use selftests::prelude::*;
 use selftests::sys::{
     cvt,
+    gettid,
     pipe,
     read,
     write, //
@@ -40,11 +41,6 @@ const SUITE: Suite = Suite {
 
 fn main() -> ExitCode {
     SUITE.main()
-}
-
-fn gettid() -> i32 {
-    // SAFETY: no memory is involved.
-    unsafe { libc::gettid() }
 }
 
 fn getpgid(pid: i32) -> Result<i32> {

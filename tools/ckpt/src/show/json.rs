@@ -33,9 +33,7 @@ type Bits = &'static [(u32, &'static str, &'static [&'static str])];
 /// Returns the names of the bits of a field `flags`.
 fn bits(record: &str) -> Option<Bits> {
     Some(match record {
-        "FileRegular" | "FileDirectory" | "FileDevice" | "FilePipe" | "FileExternal" => {
-            file_flags::BITS
-        }
+        open if open.starts_with("File") => file_flags::BITS,
         "Packet" => packet_flags::BITS,
         "Fd" => fd_flags::BITS,
         "Mm" => mm_flags::BITS,

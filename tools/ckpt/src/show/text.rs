@@ -359,6 +359,9 @@ fn file(record: &RecordRef<'_>, objects: &Objects<'_, '_>) -> String {
             let kind = external::NAMES.get(kind.wrapping_sub(1)).unwrap_or(&"?");
             format!("{}  {kind}, outside the tree", clean(text))
         }),
+        Kind::FilePidfd => record
+            .get::<FilePidfd>()
+            .map(|(file, _)| format!("pidfd of task {}", file.pid)),
         _ => Ok(record.kind.name().into()),
     }
     .unwrap_or_default()

@@ -305,6 +305,14 @@ pub fn tree() -> Vec<u8> {
         };
         b.object(&end, &[])
     });
+    let pidfd = b.object(
+        &FilePidfd {
+            flags: (file_flags::READ | file_flags::WRITE).into(),
+            pid: 4711.into(),
+            ..FromZeros::new_zeroed()
+        },
+        &[],
+    );
     let shmem = b.object(
         &Shmem {
             size: 0x2000.into(),
@@ -328,6 +336,7 @@ pub fn tree() -> Vec<u8> {
         (4, dir),
         (5, read),
         (6, write),
+        (7, pidfd),
     ]
     .map(|(fd, file)| Fd {
         fd: fd.into(),
@@ -338,7 +347,7 @@ pub fn tree() -> Vec<u8> {
     .to_vec();
     let files = b.object(
         &Files {
-            count: 7.into(),
+            count: (fds.len() as u32).into(),
             reserved: 0.into(),
         },
         &[fds.as_bytes()],
