@@ -23,6 +23,14 @@ const FIRST: u32 = 20_000;
 
 static CHOOSING: Mutex<()> = Mutex::new(());
 
+/// Starts `command` under a number that is none of those for victims.
+pub(crate) fn spawn(command: &mut Command) -> Result<Child> {
+    let _choosing = CHOOSING.lock().unwrap_or_else(|e| e.into_inner());
+    command
+        .spawn()
+        .with_context(|| format!("start {command:?}"))
+}
+
 /// Starts `command` under a number that no victim had before, on this boot or the last. Everything
 /// else goes on where it was, so numbers of dead victims are not handed out again.
 pub(crate) fn spawn_high(command: &mut Command, counter: &Path) -> Result<Child> {
@@ -74,7 +82,8 @@ impl Drop for NumbersThatFollow {
 pub(crate) fn reap_orphans(root: i32, limit: std::time::Duration) -> Result<bool> {
     let mut result = Ok(());
     let gone = sys::until(limit, || {
-        let left: Vec<Task> = match all() {
+        // A kernel thread may have got one of the numbers.
+        let left: Vec<Task> = match tasks() {
             Ok(tasks) => tasks,
             Err(e) => {
                 result = Err(e);

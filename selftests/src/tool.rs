@@ -3,6 +3,7 @@
 //! Running `ckpt` and `rstr` as programs.
 
 use crate::{
+    pids,
     skip,
     sys, //
 };
@@ -208,16 +209,14 @@ impl Tool {
         // Appended to, as both streams may lead there.
         let _ = fs::remove_file(&said);
         let err = OpenOptions::new().create(true).append(true).open(&said)?;
-        let child = self
-            .command
+        self.command
             .stdin(self.stdin.unwrap_or_else(Stdio::null))
             .stdout(match self.stdout {
                 Some(to) => to,
                 None => err.try_clone()?.into(),
             })
-            .stderr(err)
-            .spawn()
-            .with_context(|| format!("start {:?}", self.command))?;
+            .stderr(err);
+        let child = pids::spawn(&mut self.command)?;
         let process = Process::adopt(child.id() as i32);
         Ok(Started {
             process,
