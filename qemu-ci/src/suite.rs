@@ -42,8 +42,8 @@ pub struct Options {
 /// How long a boot may take.
 fn limit(flavour: Flavour, long: bool) -> Duration {
     let minutes = match flavour {
-        Flavour::Lean => 10,
-        Flavour::Debug => 30,
+        Flavour::Lean => 20,
+        Flavour::Debug => 60,
     };
     Duration::from_secs(60 * minutes * if long { 6 } else { 1 })
 }
