@@ -171,11 +171,6 @@ static bool is_reaped_alone(struct task_struct *task)
 	return task->signal->autoreap;
 }
 
-static bool chooses_timer_ids(struct task_struct *task)
-{
-	return task->signal->timer_create_restore_ids;
-}
-
 static bool has_rseq_slice(struct task_struct *task)
 {
 #ifdef CONFIG_RSEQ_SLICE_EXTENSION
@@ -274,7 +269,6 @@ static const struct {
 	{ has_core_cookie, "core scheduling cookie" },
 	{ has_sched_ext, "SCHED_EXT" },
 	{ is_reaped_alone, "CLONE_AUTOREAP" },
-	{ chooses_timer_ids, "PR_TIMER_CREATE_RESTORE_IDS" },
 	{ has_rseq_slice, "PR_RSEQ_SLICE_EXTENSION" },
 	{ has_shared_segment, "SysV shared memory segment" },
 	{ is_tracer, "traces other tasks" },

@@ -47,7 +47,9 @@ mod sighand;
 mod signals;
 mod stream;
 mod task;
+mod timers;
 mod tree;
+mod usage;
 
 use hold::Hold;
 use hold_fd::{

@@ -339,16 +339,6 @@ void checkpoint_cpus(struct task_struct *task, u64 *mask, unsigned int words)
 	bitmap_to_arr64(mask, cpumask_bits(&task->cpus_mask), min(nr_cpu_ids, words * 64));
 }
 
-/* Start the timer of setitimer(ITIMER_REAL) of current, as setitimer(2) does. */
-void checkpoint_start_itimer(s64 remaining_ns, s64 interval_ns)
-{
-	struct signal_struct *signal = current->signal;
-
-	guard(spinlock_irq)(&current->sighand->siglock);
-	signal->it_real_incr = interval_ns;
-	hrtimer_start(&signal->real_timer, remaining_ns, HRTIMER_MODE_REL);
-}
-
 bool checkpoint_is_tty(struct file *file)
 {
 	if (!S_ISCHR(file_inode(file)->i_mode))

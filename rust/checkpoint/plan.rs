@@ -34,11 +34,15 @@ use crate::{
             Machine,
             Mm,
             Process,
+            ProcessUsage,
             Registers,
             Sighand,
             Siginfo,
             Signals,
             Task,
+            Timer,
+            Timers,
+            Usage,
             Vma,
             Vmas,
             Xstate, //
@@ -65,7 +69,8 @@ use crate::{
         KernelCrc,
         Stream, //
     },
-    task, //
+    task,
+    usage, //
 };
 
 /// How much of the plan is read, and so allocated, before more is seen to be there.
@@ -147,6 +152,9 @@ pub(crate) struct ProcessPlan {
     pub(crate) children: KVVec<usize>,
     /// Its shared pending signals.
     signals: Option<Index>,
+    /// Its POSIX timers.
+    timers: Option<Index>,
+    usage: Option<Index>,
 }
 
 /// One task of the plan.
@@ -157,6 +165,7 @@ pub(crate) struct TaskPlan {
     registers: Option<Index>,
     xstate: KVec<Index>,
     signals: Option<Index>,
+    usage: Option<Index>,
 }
 
 /// The bytes of a plan and what is known of them.
@@ -319,6 +328,8 @@ impl Blueprint {
                         tasks: KVVec::new(),
                         children: KVVec::new(),
                         signals: None,
+                        timers: None,
+                        usage: None,
                     };
                     self.processes.push(process, GFP_KERNEL_ACCOUNT)?;
                 }
@@ -335,6 +346,7 @@ impl Blueprint {
                         registers: None,
                         xstate: KVec::new(),
                         signals: None,
+                        usage: None,
                     };
                     self.tasks.push(task, GFP_KERNEL_ACCOUNT)?;
                 }
@@ -364,6 +376,24 @@ impl Blueprint {
                     if slot.replace(at).is_some() {
                         return Err(EINVAL);
                     }
+                }
+                Kind::Timers => {
+                    let (timers, _) = get::<Timers>(&record)?;
+                    let process = self.lookup(&position, timers.process.get())?;
+                    let process = self.processes.get_mut(process).ok_or(EINVAL)?;
+                    if process.timers.replace(at).is_some() {
+                        return Err(EINVAL);
+                    }
+                }
+                Kind::Usage => {
+                    let (usage, _) = get::<Usage>(&record)?;
+                    let task = self.lookup(&position, usage.task.get())?;
+                    self.tasks.get_mut(task).ok_or(EINVAL)?.usage = Some(at);
+                }
+                Kind::ProcessUsage => {
+                    let (usage, _) = get::<ProcessUsage>(&record)?;
+                    let process = self.lookup(&position, usage.process.get())?;
+                    self.processes.get_mut(process).ok_or(EINVAL)?.usage = Some(at);
                 }
                 _ => {}
             }
@@ -403,15 +433,6 @@ impl Blueprint {
     /// The record of `process`.
     pub(crate) fn process_of(&self, process: &ProcessPlan) -> Result<&Process> {
         Ok(self.at(process.record)?.0)
-    }
-
-    /// The process of task number `index`, and whether the task leads it.
-    pub(crate) fn leads(&self, index: usize) -> Option<(&Process, bool)> {
-        let process = self.processes.get(self.tasks.get(index)?.process)?;
-        Some((
-            self.process_of(process).ok()?,
-            process.tasks.first() == Some(&index),
-        ))
     }
 
     /// Task number `index`.
@@ -462,6 +483,22 @@ impl Blueprint {
                 .get(index)
                 .and_then(|process| process.signals),
         )
+    }
+
+    /// POSIX timers of process number `index`.
+    pub(crate) fn timers(&self, index: usize) -> Option<(&Timers, &[Timer])> {
+        let record = self.records.get(self.processes.get(index)?.timers?)?;
+        record.get_array::<Timers>().ok()
+    }
+
+    /// CPU time and resource usage of task number `index`.
+    pub(crate) fn usage(&self, index: usize) -> Option<&Usage> {
+        Some(self.at(self.tasks.get(index)?.usage?).ok()?.0)
+    }
+
+    /// The same of process number `index`, besides that of its tasks.
+    pub(crate) fn process_usage(&self, index: usize) -> Option<&ProcessUsage> {
+        Some(self.at(self.processes.get(index)?.usage?).ok()?.0)
     }
 
     /// Address space `id` and its auxiliary vector.
@@ -564,6 +601,7 @@ impl Blueprint {
         for record in self.records.iter() {
             first = first.and(self.check(record, report));
         }
+        first = first.and(self.check_usage(report));
         let pids = self.check_pids(report);
         let files = self.open_early(report);
         let fds = self.check_supplied(report);
@@ -612,6 +650,26 @@ impl Blueprint {
             return Err(err);
         }
         Ok(())
+    }
+
+    /// Checks that the CPU time of all tasks is one that there could have been.
+    fn check_usage(&self, report: &mut Report) -> Result {
+        let mut total = usage::Total::default();
+        for record in self.records.iter() {
+            match record.kind {
+                Kind::Usage => total.add_task(get::<Usage>(record)?.0),
+                Kind::ProcessUsage => total.add_process(get::<ProcessUsage>(record)?.0),
+                _ => {}
+            }
+        }
+        if total.is_possible() {
+            return Ok(());
+        }
+        report.problem(
+            Place::Image,
+            fmt!("impossible CPU time: the image is malformed"),
+        );
+        Err(EINVAL)
     }
 
     /// Checks that the numbers of all tasks are free.

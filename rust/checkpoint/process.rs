@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Processes: ids, limits, the interval timer of real time, what threads share.
+//! Processes: ids, limits, what threads share.
 
 use kernel::{
     bindings,
@@ -26,7 +26,9 @@ use crate::{
     },
     save::Saver,
     sighand,
-    signals, //
+    signals,
+    timers,
+    usage, //
 };
 
 /// Names of the limits, in the order of their numbers.
@@ -83,11 +85,6 @@ fn refuse(saver: &mut Saver<'_>, held: &Held) {
     let found = unsafe {
         let signal = (*held.as_raw()).signal;
         [
-            (!(*signal).posix_timers.first.is_null(), "POSIX timer"),
-            (
-                (*signal).it.iter().any(|it| it.expires != 0),
-                "ITIMER_VIRTUAL or ITIMER_PROF",
-            ),
             (
                 bindings::checkpoint_is_subreaper(held.as_raw()),
                 "PR_SET_CHILD_SUBREAPER",
@@ -166,6 +163,8 @@ pub(crate) fn save(saver: &mut Saver<'_>, leader: &Held) -> Result<Option<u32>> 
             interval_ns: u64::try_from(interval)?.into(),
             remaining_ns: u64::try_from(remaining)?.into(),
         },
+        itimer_virtual: timers::cpu_itimer(leader, bindings::CPUCLOCK_VIRT),
+        itimer_prof: timers::cpu_itimer(leader, bindings::CPUCLOCK_PROF),
         ..Process::new_zeroed()
     };
     let id = saver.object(&record, &[])?;
@@ -174,6 +173,7 @@ pub(crate) fn save(saver: &mut Saver<'_>, leader: &Held) -> Result<Option<u32>> 
         .objects
         .insert(Class::Process, unsafe { (*task).signal }, id)?;
     signals::save(saver, leader, true, id)?;
+    usage::save_process(saver, leader, id)?;
     Ok(Some(id))
 }
 
@@ -259,20 +259,5 @@ impl kernel::fmt::Display for Limit {
             u64::MAX => f.write_str("unlimited"),
             limit => write!(f, "{limit}"),
         }
-    }
-}
-
-/// Sets the interval timer of the current task's process, the moment before it runs.
-pub(crate) fn start_timer(record: &Process) {
-    let timer = &record.itimer_real;
-    let (Ok(interval), Ok(remaining)) = (
-        i64::try_from(timer.interval_ns.get()),
-        i64::try_from(timer.remaining_ns.get()),
-    ) else {
-        return;
-    };
-    if remaining != 0 {
-        // SAFETY: The function acts on the current task.
-        unsafe { bindings::checkpoint_start_itimer(remaining, interval) };
     }
 }

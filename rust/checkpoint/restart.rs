@@ -89,7 +89,9 @@ use crate::{
         interrupted,
         Stream, //
     },
-    task, //
+    task,
+    timers,
+    usage, //
 };
 
 /// How long the tasks of a tree may take from where they are parked into the trap of a hold, in ms.
@@ -366,6 +368,9 @@ impl Tree {
             fs::restore(fs, &dir);
         }
         task::restore(record, cpus)?;
+        if let (true, Some((record, timers))) = (leads, plan.timers(number)) {
+            timers::create(record, timers)?;
+        }
         if leads {
             process::finish(process);
         }
@@ -489,15 +494,47 @@ impl Tree {
     /// Queues the pending signals of all tasks and processes.
     fn queue_signals(&self) -> Result {
         let plan = &self.blueprint;
-        for index in 0..self.members.len() {
-            let task = self.task(index)?.as_ptr();
-            // SAFETY: The member holds a reference to its task.
-            unsafe { signals::restore(task, false, plan.task_signals(index)) }?;
+        let timers = |process| plan.timers(process).map_or(&[][..], |(_, timers)| timers);
+        for (index, of) in plan.tasks.iter().enumerate() {
+            let (task, timers) = (self.task(index)?.as_ptr(), timers(of.process));
+            // SAFETY: The member holds a reference to its task, which has not been in user mode.
+            unsafe { signals::restore(task, false, plan.task_signals(index), timers) }?;
         }
         for number in 0..plan.processes.len() {
-            let task = self.task(self.leader(number)?)?.as_ptr();
+            let (task, timers) = (self.task(self.leader(number)?)?.as_ptr(), timers(number));
             // SAFETY: As above.
-            unsafe { signals::restore(task, true, plan.process_signals(number)) }?;
+            unsafe { signals::restore(task, true, plan.process_signals(number), timers) }?;
+        }
+        Ok(())
+    }
+
+    /// Lets CPU time and resource usage of all tasks go on, which are parked.
+    fn restore_usage(&self) -> Result {
+        let plan = &self.blueprint;
+        for index in 0..self.members.len() {
+            if let Some(usage) = plan.usage(index) {
+                // SAFETY: The member holds a reference to its task, which is parked.
+                unsafe { usage::restore(self.task(index)?.as_ptr(), usage) };
+            }
+        }
+        for number in 0..plan.processes.len() {
+            if let Some(usage) = plan.process_usage(number) {
+                let leader = self.task(self.leader(number)?)?;
+                // SAFETY: As above.
+                unsafe { usage::restore_process(leader.as_ptr(), usage) };
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts the timers of all processes: the last before they go.
+    fn start_timers(&self) -> Result {
+        let plan = &self.blueprint;
+        for number in 0..plan.processes.len() {
+            let leader = self.task(self.leader(number)?)?.as_ptr();
+            let timers = plan.timers(number).map_or(&[][..], |(_, timers)| timers);
+            // SAFETY: The member holds a reference to its task, which has not been in user mode.
+            unsafe { timers::start(leader, plan.process(number)?, timers) }?;
         }
         Ok(())
     }
@@ -589,8 +626,10 @@ impl Tree {
             })?;
         }
         plan.forget_files();
+        self.restore_usage()?;
         self.queue_signals()?;
         publish(self.task(root)?.as_ptr())?;
+        self.start_timers()?;
         Ok(stats)
     }
 }
@@ -669,15 +708,7 @@ unsafe extern "C" fn park(work: *mut bindings::callback_head) {
     let seat = unsafe { KBox::from_raw(work.cast::<Seat>()) };
     let tree = &seat.tree;
     let released = wait_killable(&tree.go).is_ok() && !tree.aborted();
-    let plan = &tree.blueprint;
-    let resumed = released
-        && plan.task(seat.index).is_ok_and(|record| {
-            task::resume(record);
-            if let Some((process, true)) = plan.leads(seat.index) {
-                process::start_timer(process);
-            }
-            true
-        });
+    let resumed = released && tree.blueprint.task(seat.index).map(task::resume).is_ok();
     // SAFETY: The current task is valid.
     unsafe {
         if resumed {

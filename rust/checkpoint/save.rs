@@ -48,7 +48,8 @@ use crate::{
         KernelCrc,
         Stream, //
     },
-    task, //
+    task,
+    timers, //
 };
 
 /// What a checkpoint wrote.
@@ -187,6 +188,9 @@ impl Saver<'_> {
             // Without a process its tasks are walked all the same, to list what else there is.
             let process = process::save(self, leader)?;
             task::save_all(self, process, threads)?;
+            if let Some(process) = process {
+                timers::save(self, leader, process)?;
+            }
         }
         Ok(())
     }

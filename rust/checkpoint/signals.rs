@@ -23,11 +23,13 @@ use zerocopy::{
 use crate::{
     hold::Held,
     image::record::{
+        self,
         Siginfo,
         Signals, //
     },
     report::Place,
-    save::Saver, //
+    save::Saver,
+    timers, //
 };
 
 /// The signal state of a task, locked.
@@ -76,8 +78,8 @@ impl<'a> Locked<'a> {
         }
     }
 
-    /// Calls `act` with each entry of a queue; timers keep those of their own.
-    fn each(&self, shared: bool, mut act: impl FnMut(&bindings::kernel_siginfo)) {
+    /// Calls `act` with each entry of a queue, in its order.
+    fn each(&self, shared: bool, mut act: impl FnMut(&bindings::sigqueue)) {
         let queue = self.queue(shared);
         // SAFETY: By the type invariant the queue does not change.
         unsafe {
@@ -85,9 +87,7 @@ impl<'a> Locked<'a> {
             let mut at: *const bindings::list_head = (*head).next;
             while !ptr::eq(at, head) {
                 let entry = kernel::container_of!(at.cast_mut(), bindings::sigqueue, list);
-                if (*entry).flags & bindings::SIGQUEUE_PREALLOC as i32 == 0 {
-                    act(&(*entry).info);
-                }
+                act(&*entry);
                 at = (*at).next;
             }
         }
@@ -107,6 +107,30 @@ impl Drop for Locked<'_> {
     }
 }
 
+/// The POSIX timer whose signal is pending.
+enum Timer {
+    Id(u32),
+    /// It is gone, and the signal is not delivered.
+    Deleted,
+}
+
+/// The POSIX timer that `entry` belongs to, which is part of it then.
+fn timer(entry: &bindings::sigqueue) -> Option<Timer> {
+    if entry.flags & bindings::SIGQUEUE_PREALLOC as i32 == 0 {
+        return None;
+    }
+    // SAFETY: Only POSIX timers have such entries. A timer that is in a queue is not freed, and bit 0
+    // says that it has been deleted.
+    let (id, owner) = unsafe {
+        let timer = kernel::container_of!(ptr::from_ref(entry), bindings::k_itimer, sigq);
+        ((*timer).it_id, (*timer).it_signal.addr())
+    };
+    Some(match u32::try_from(id) {
+        Ok(id) if owner & 1 == 0 => Timer::Id(id),
+        _ => Timer::Deleted,
+    })
+}
+
 /// The part of siginfo that the kernel keeps; the rest of what user space sees is zero.
 const KEPT: usize = size_of::<bindings::kernel_siginfo>();
 
@@ -122,9 +146,14 @@ pub(crate) fn save(saver: &mut Saver<'_>, held: &Held, shared: bool, id: u32) ->
         let locked = Locked::new(held)?;
         let mut fits = true;
         let mut seen = 0u64;
-        locked.each(shared, |info| {
-            let info = from_kernel(info);
+        locked.each(shared, |entry| {
+            let mut info = from_kernel(&entry.info);
             seen |= bit(info.signo.get());
+            match timer(entry) {
+                Some(Timer::Deleted) => return,
+                Some(Timer::Id(id)) => info.timer = (id + 1).into(),
+                None => {}
+            }
             fits &= infos.push_within_capacity(info).is_ok();
         });
         // A signal whose entry could not be allocated carries nothing.
@@ -194,7 +223,7 @@ fn from_kernel(info: &bindings::kernel_siginfo) -> Siginfo {
     image
 }
 
-/// Queues the signals of a record to `task`, or to its process.
+/// Queues the signals of a record to `task`, or to its process, which has the POSIX timers `timers`.
 ///
 /// # Errors
 ///
@@ -202,13 +231,19 @@ fn from_kernel(info: &bindings::kernel_siginfo) -> Siginfo {
 ///
 /// # Safety
 ///
-/// `task` is valid.
+/// `task` is valid, and has not been in user mode.
 pub(crate) unsafe fn restore(
     task: *mut bindings::task_struct,
     shared: bool,
     infos: &[Siginfo],
+    timers: &[record::Timer],
 ) -> Result {
     for image in infos {
+        if let Some(id) = image.timer.get().checked_sub(1) {
+            // SAFETY: By the safety requirement.
+            unsafe { timers::queue(task, timers, id) }?;
+            continue;
+        }
         // SAFETY: Any bytes are a valid siginfo.
         let mut info = unsafe {
             let mut info: bindings::kernel_siginfo = core::mem::zeroed();

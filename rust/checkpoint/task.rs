@@ -37,7 +37,8 @@ use crate::{
         Report, //
     },
     save::Saver,
-    signals, //
+    signals,
+    usage, //
 };
 
 /// Saves the threads of process number `process`, its leader first.
@@ -54,6 +55,7 @@ pub(crate) fn save_all(saver: &mut Saver<'_>, process: Option<u32>, threads: &[H
         } else if let Some(id) = save(saver, process, held)? {
             registers::save(saver, held, id)?;
             signals::save(saver, held, false, id)?;
+            usage::save(saver, held, id)?;
         }
     }
     Ok(())

@@ -87,6 +87,22 @@ pub fn clock(id: libc::clockid_t) -> Result<Duration> {
     Ok(Duration::new(now.tv_sec as u64, now.tv_nsec as u32))
 }
 
+/// Uses so much CPU time, most of it in user mode.
+pub fn burn(time: Duration) -> Result<()> {
+    burn_by(libc::CLOCK_THREAD_CPUTIME_ID, time)
+}
+
+/// As [`burn`], until `id`, a clock of CPU time, has gone on so far.
+pub fn burn_by(id: libc::clockid_t, time: Duration) -> Result<()> {
+    let begin = clock(id)?;
+    while clock(id)?.saturating_sub(begin) < time {
+        for _ in 0..20_000 {
+            std::hint::black_box(0);
+        }
+    }
+    Ok(())
+}
+
 /// A pipe as (read end, write end).
 pub fn pipe(flags: libc::c_int) -> io::Result<(OwnedFd, OwnedFd)> {
     let mut fds = [0; 2];
@@ -406,6 +422,48 @@ pub fn pidfd(pid: i32) -> io::Result<OwnedFd> {
 pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
     // SAFETY: no memory is involved.
     cvt(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
+/// What a pending signal carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signal {
+    /// si_signo.
+    pub number: i32,
+    /// si_code.
+    pub code: i32,
+    /// si_value of queued signals and timers.
+    pub value: i32,
+    /// si_timerid of timers.
+    pub timer: i32,
+    /// si_overrun of timers.
+    pub overrun: i32,
+}
+
+/// Takes one of `signals`, which are blocked, or `None` when none comes within `limit`.
+pub fn take_signal(signals: &[i32], limit: Duration) -> Result<Option<Signal>> {
+    // struct siginfo, in words of 32 bits.
+    let mut info = [0i32; 32];
+    let (set, limit) = (sigset(signals), timespec(limit));
+    // SAFETY: all three are valid, and the information has the size of a siginfo.
+    match cvt(unsafe { libc::sigtimedwait(&set, info.as_mut_ptr().cast(), &limit) }) {
+        Ok(number) => Ok(Some(Signal {
+            number,
+            code: info[2],
+            timer: info[4],
+            overrun: info[5],
+            value: info[6],
+        })),
+        Err(e) if e.raw_os_error() == Some(libc::EAGAIN) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Signals that are pending, for this thread or the process.
+pub fn pending() -> Result<Vec<i32>> {
+    let mut set = sigset(&[]);
+    // SAFETY: the set is valid for writing.
+    cvt(unsafe { libc::sigpending(&mut set) })?;
+    Ok(members(&set))
 }
 
 /// Installs a handler for `signal`.

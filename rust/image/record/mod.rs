@@ -17,6 +17,8 @@ mod memory;
 mod process;
 mod signal;
 mod stream;
+mod timer;
+mod usage;
 
 pub use self::{
     file::*,
@@ -24,7 +26,9 @@ pub use self::{
     memory::*,
     process::*,
     signal::*,
-    stream::*, //
+    stream::*,
+    timer::*,
+    usage::*, //
 };
 
 /// Declares the kinds: the enum and the table, from one list.
@@ -128,6 +132,12 @@ kinds! {
     Cred = 19,
     /// A pidfd.
     FilePidfd = 20,
+    /// POSIX timers of a process.
+    Timers = 32,
+    /// CPU time and resource usage of a task.
+    Usage = 33,
+    /// The same of a process: of its threads that have ended, and of its children.
+    ProcessUsage = 34,
     /// A run of memory pages; their data follows the record.
     Pages = 0x100,
     /// The end of the plan.

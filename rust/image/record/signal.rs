@@ -81,7 +81,9 @@ layout! {
         /// si_code.
         pub code: I32,
         /// The rest, whose meaning depends on si_signo and si_code.
-        pub rest: [u8; 116],
+        pub rest: [u8; 112],
+        /// 0, or one more than the id of the POSIX timer whose signal it is.
+        pub timer: U32 => Check::Range(0, 0x8000_0000),
     }
 }
 

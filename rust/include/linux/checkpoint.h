@@ -53,6 +53,17 @@
 long rust_checkpoint(const struct checkpoint_args *args);
 long rust_restart(const struct restart_args *args);
 
+/* kernel/checkpoint/accounting.c */
+void checkpoint_clock_offsets(struct task_struct *task, s64 *monotonic_ns, s64 *boottime_ns);
+unsigned long checkpoint_maxrss(struct task_struct *task);
+void checkpoint_sync_cputimer(struct task_struct *task);
+u64 checkpoint_cpu_itimer(struct task_struct *task, unsigned int clock);
+void checkpoint_start_cpu_itimer(struct task_struct *task, unsigned int clock, u64 left_ns,
+				 u64 interval_ns);
+void checkpoint_start_itimer(struct task_struct *task, s64 left_ns, s64 interval_ns);
+int checkpoint_timer_ids(struct task_struct *task, bool *chosen);
+void checkpoint_set_timer_ids(int next, bool chosen);
+
 /* kernel/checkpoint/blockers.c */
 const char *checkpoint_task_blocker(struct task_struct *task, unsigned int *at);
 const char *checkpoint_mm_blocker(struct mm_struct *mm, unsigned int *at);
@@ -107,7 +118,6 @@ bool checkpoint_no_new_privs(struct task_struct *task);
 void checkpoint_set_no_new_privs(void);
 int checkpoint_ioprio(struct task_struct *task);
 void checkpoint_cpus(struct task_struct *task, u64 *mask, unsigned int words);
-void checkpoint_start_itimer(s64 remaining_ns, s64 interval_ns);
 bool checkpoint_is_tty(struct file *file);
 bool checkpoint_pipe_has_notifications(struct pipe_inode_info *pipe);
 void checkpoint_pipe_slots(struct pipe_inode_info *pipe, u32 *head, u32 *tail);

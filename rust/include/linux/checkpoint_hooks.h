@@ -20,6 +20,54 @@ bool sem_has_undo(struct task_struct *task);
 /* kernel/fork.c */
 struct mm_struct *dup_mm(struct task_struct *tsk, struct mm_struct *oldmm);
 
+/* kernel/time/posix-timers.c */
+
+/**
+ * struct posix_timer_saved - a POSIX timer of a process that stands still
+ * @id:			its id
+ * @clock:		its clock, as timer_create(2) was told
+ * @notify:		SIGEV_*
+ * @signo:		its signal
+ * @notify_task:	who gets the signal, as current sees it; 0 when that is gone
+ * @clock_task:		whose CPU time the clock counts; 0 when that is gone, or for other clocks
+ * @value:		what the signal carries
+ * @armed:		it will expire
+ * @requeue:		it has expired, and goes on when its signal is delivered
+ * @queued:		its signal is queued
+ * @ignored:		its signal was ignored, and waits until it no longer is
+ * @stale:		what is queued is of a time before it was set anew
+ * @absolute:		@expires is a time of its clock, unless it is a CPU clock: then it always is
+ * @interval:		nanoseconds, 0 for a timer that expires once
+ * @expires:		when it expires or did, in nanoseconds, if not @absolute from now
+ * @overrun:		how often it expired since its signal was queued, from -1
+ * @overrun_last:	the same of the signal before
+ */
+struct posix_timer_saved {
+	timer_t		id;
+	clockid_t	clock;
+	int		notify;
+	int		signo;
+	pid_t		notify_task;
+	pid_t		clock_task;
+	u64		value;
+	bool		armed;
+	bool		requeue;
+	bool		queued;
+	bool		ignored;
+	bool		stale;
+	bool		absolute;
+	s64		interval;
+	s64		expires;
+	s64		overrun;
+	s64		overrun_last;
+};
+
+unsigned int posix_timers_save(struct task_struct *task, struct posix_timer_saved *states,
+			       unsigned int max);
+int posix_timer_recreate(const struct posix_timer_saved *state);
+void posix_timer_queue(struct task_struct *task, timer_t id);
+void posix_timer_restore(struct task_struct *task, const struct posix_timer_saved *state);
+
 /* kernel/sys.c */
 int validate_prctl_map_addr(struct prctl_mm_map *prctl_map);
 void prctl_apply_mm_map(const struct prctl_mm_map *prctl_map, const unsigned long *auxv);

@@ -72,8 +72,6 @@ const SUITE: Suite = Suite {
         Refusal::new("proc-file", proc_file, &["/proc/", "kernel"]),
         Refusal::new("unlinked-file", unlinked_file, &["unlinked"]),
         Refusal::new("unlinked-mapping", unlinked_mapping, &["unlinked"]),
-        Refusal::new("posix-timer", posix_timer, &["timer"]),
-        Refusal::new("virtual-timer", virtual_timer, &["timer"]),
         Refusal::new("sysv-shm", sysv_shm, &["sysv"]),
         Refusal::new("flock", flock, &["lock"]),
         Refusal::new("posix-lock", posix_lock, &["lock"]),
@@ -395,25 +393,6 @@ fn unlinked_mapping(v: &Victim) -> Result<()> {
     drop(fd);
     v.stand()?;
     same("byte", 6, area.bytes()[sys::PAGE])
-}
-
-fn virtual_timer(v: &Victim) -> Result<()> {
-    sys::start_hour(libc::ITIMER_VIRTUAL)?;
-    v.stand()?;
-    sys::check_hour(libc::ITIMER_VIRTUAL)
-}
-
-fn posix_timer(v: &Victim) -> Result<()> {
-    let mut id = ptr::null_mut();
-    // SAFETY: the id is valid for writing; without an event the timer sends SIGALRM.
-    cvt(unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, ptr::null_mut(), &mut id) })?;
-    v.stand()?;
-    // SAFETY: all zeroes is an itimerspec, valid for writing.
-    unsafe {
-        let mut now: libc::itimerspec = mem::zeroed();
-        cvt(libc::timer_gettime(id, &mut now))?;
-    }
-    Ok(())
 }
 
 fn sysv_shm(v: &Victim) -> Result<()> {

@@ -187,6 +187,10 @@ fn kinds() -> String {
     item::<Rlimit>(&mut out);
     item::<Itimer>(&mut out);
     item::<Siginfo>(&mut out);
+    item::<Timer>(&mut out);
+    item::<CpuTime>(&mut out);
+    item::<Counts>(&mut out);
+    item::<IoCounts>(&mut out);
     item::<Group>(&mut out);
     item::<Extent>(&mut out);
     out
@@ -202,6 +206,7 @@ fn bits() -> String {
         ("Vma: ``flags``", vma_flags::BITS),
         ("Process: ``flags``", process_flags::BITS),
         ("Task: ``flags``", task_flags::BITS),
+        ("Timer: ``flags``", timer_flags::BITS),
     ] {
         heading(&mut out, name, "-");
         let rows: Vec<_> = bits

@@ -40,6 +40,7 @@ fn bits(record: &str) -> Option<Bits> {
         "Vma" => vma_flags::BITS,
         "Process" => process_flags::BITS,
         "Task" => task_flags::BITS,
+        "Timer" => timer_flags::BITS,
         _ => return None,
     })
 }
@@ -78,7 +79,9 @@ fn value(record: &str, field: &Field, bytes: &[u8]) -> Value {
                 .collect(),
             _ => json!(number),
         },
-        "Itimer" | "[Rlimit; 16]" | "[U64; 6]" => json!(words(raw)),
+        "Counts" | "CpuTime" | "IoCounts" | "Itimer" | "[Rlimit; 16]" | "[U64; 6]" => {
+            json!(words(raw))
+        }
         _ if field.name == "comm" => json!(text(raw)),
         _ => json!(hex(raw)),
     }

@@ -399,6 +399,40 @@ pub fn tree() -> Vec<u8> {
         };
         b.put(&signals, &[siginfo.as_bytes()]);
     }
+    let timer = Timer {
+        id: 3.into(),
+        clock: timer_clock::THREAD_SCHED.into(),
+        clock_task: 102.into(),
+        notify: timer_notify::THREAD_ID.into(),
+        signo: 14.into(),
+        notify_task: 102.into(),
+        flags: timer_flags::ARMED.into(),
+        value: 0x1234.into(),
+        interval_ns: 1_000_000.into(),
+        expires_ns: 77_000_000.into(),
+        overrun: (-1).into(),
+        ..FromZeros::new_zeroed()
+    };
+    let timers = Timers {
+        process: root.into(),
+        count: 1.into(),
+        next_id: 4.into(),
+        chooses_ids: 0.into(),
+    };
+    b.put(&timers, &[timer.as_bytes()]);
+    let usage = Usage {
+        task: leader.into(),
+        start_boottime_ns: 12_000_000_000i64.into(),
+        runtime_ns: 76_000_000.into(),
+        ..FromZeros::new_zeroed()
+    };
+    b.put(&usage, &[]);
+    let usage = ProcessUsage {
+        process: root.into(),
+        max_rss: 0x12_3000.into(),
+        ..FromZeros::new_zeroed()
+    };
+    b.put(&usage, &[]);
     b.finish(&[
         (shmem, &[Extent::new(0x1000, 1)], vec![b's'; 4096]),
         (
