@@ -13,16 +13,6 @@
 #include <asm/fpu/sched.h>
 #include <asm/fpu/types.h>
 
-static bool has_seccomp(struct task_struct *task)
-{
-	return task->seccomp.mode != SECCOMP_MODE_DISABLED;
-}
-
-static bool has_user_dispatch(struct task_struct *task)
-{
-	return test_task_syscall_work(task, SYSCALL_USER_DISPATCH);
-}
-
 static bool has_semaphore_undo(struct task_struct *task)
 {
 #ifdef CONFIG_SYSVIPC
@@ -64,9 +54,9 @@ static bool has_shadow_stack(struct task_struct *task)
 #endif
 }
 
-static bool has_faulting_instructions(struct task_struct *task)
+static bool has_faulting_cpuid(struct task_struct *task)
 {
-	return test_tsk_thread_flag(task, TIF_NOTSC) || test_tsk_thread_flag(task, TIF_NOCPUID);
+	return test_tsk_thread_flag(task, TIF_NOCPUID);
 }
 
 static bool has_io_ports(struct task_struct *task)
@@ -106,11 +96,6 @@ static bool has_32bit_robust_list(struct task_struct *task)
 #endif
 }
 
-static bool has_implied_exec(struct task_struct *task)
-{
-	return task->personality & READ_IMPLIES_EXEC;
-}
-
 static bool has_speculation_control(struct task_struct *task)
 {
 	return task_spec_ssb_disable(task) || task_spec_ssb_force_disable(task) ||
@@ -118,35 +103,10 @@ static bool has_speculation_control(struct task_struct *task)
 	       task_spec_ib_force_disable(task) || test_tsk_thread_flag(task, TIF_SPEC_L1D_FLUSH);
 }
 
-static bool has_mce_policy(struct task_struct *task)
-{
-	return task->flags & (PF_MCE_PROCESS | PF_MCE_EARLY);
-}
-
-static bool is_io_flusher(struct task_struct *task)
-{
-	return task->flags & (PF_MEMALLOC_NOIO | PF_LOCAL_THROTTLE);
-}
-
 static bool has_memory_policy(struct task_struct *task)
 {
 #ifdef CONFIG_NUMA
 	return task->mempolicy;
-#else
-	return false;
-#endif
-}
-
-static bool has_slice(struct task_struct *task)
-{
-	return task->se.custom_slice;
-}
-
-static bool has_clamp(struct task_struct *task)
-{
-#ifdef CONFIG_UCLAMP_TASK
-	return task->uclamp_req[UCLAMP_MIN].user_defined ||
-	       task->uclamp_req[UCLAMP_MAX].user_defined;
 #else
 	return false;
 #endif
@@ -231,53 +191,38 @@ static bool has_xstate_permission(struct task_struct *task)
 	       fpu->guest_perm.__state_perm != own->guest_perm.__state_perm;
 }
 
-static bool has_deadline(struct task_struct *task)
-{
-	return task->policy == SCHED_DEADLINE;
-}
-
-static bool has_reset_on_fork(struct task_struct *task)
-{
-	return task->sched_reset_on_fork;
-}
-
-/* State of a task that has no place in an image. */
+/*
+ * State of a task that has no place in an image; of some of it, a restarted task would take over
+ * what the caller of restart(2) has.
+ */
 static const struct {
 	bool (*has)(struct task_struct *task);
 	const char *name;
+	bool inherited;
 } task_blockers[] = {
-	{ has_seccomp, "seccomp" },
-	{ has_user_dispatch, "syscall user dispatch" },
 	{ has_semaphore_undo, "SysV semaphore undo" },
 	{ has_perf_events, "perf event" },
 	{ has_io_uring, "io_uring" },
-	{ has_thread_area, "32-bit thread area" },
-	{ has_shadow_stack, "shadow stack" },
-	{ has_faulting_instructions, "PR_SET_TSC or ARCH_SET_CPUID" },
-	{ has_io_ports, "I/O port permission" },
+	{ has_thread_area, "32-bit thread area", true },
+	{ has_shadow_stack, "shadow stack", true },
+	{ has_faulting_cpuid, "ARCH_SET_CPUID", true },
+	{ has_io_ports, "I/O port permission", true },
 	{ is_32bit, "32-bit task" },
 	{ has_32bit_space, "32-bit address space" },
 	{ in_32bit_call, "32-bit system call" },
 	{ has_32bit_robust_list, "32-bit robust list" },
-	{ has_implied_exec, "READ_IMPLIES_EXEC" },
-	{ has_speculation_control, "PR_SET_SPECULATION_CTRL" },
-	{ has_mce_policy, "PR_MCE_KILL" },
-	{ is_io_flusher, "PR_SET_IO_FLUSHER" },
-	{ has_memory_policy, "memory policy of the task" },
-	{ has_slice, "custom time slice" },
-	{ has_clamp, "utilization clamp" },
-	{ has_core_cookie, "core scheduling cookie" },
-	{ has_sched_ext, "SCHED_EXT" },
+	{ has_speculation_control, "PR_SET_SPECULATION_CTRL", true },
+	{ has_memory_policy, "memory policy of the task", true },
+	{ has_core_cookie, "core scheduling cookie", true },
+	{ has_sched_ext, "SCHED_EXT", true },
 	{ is_reaped_alone, "CLONE_AUTOREAP" },
 	{ has_rseq_slice, "PR_RSEQ_SLICE_EXTENSION" },
 	{ has_shared_segment, "SysV shared memory segment" },
 	{ is_tracer, "traces other tasks" },
 	{ has_audit_login, "another audit login or session than the caller's" },
 	{ has_user_events, "user events" },
-	{ has_uring_restriction, "io_uring restriction" },
-	{ has_xstate_permission, "extended state permission" },
-	{ has_deadline, "SCHED_DEADLINE" },
-	{ has_reset_on_fork, "SCHED_RESET_ON_FORK" },
+	{ has_uring_restriction, "io_uring restriction", true },
+	{ has_xstate_permission, "extended state permission", true },
 };
 
 /*
@@ -290,6 +235,18 @@ const char *checkpoint_task_blocker(struct task_struct *task, unsigned int *at)
 		unsigned int i = (*at)++;
 
 		if (task_blockers[i].has(task))
+			return task_blockers[i].name;
+	}
+	return NULL;
+}
+
+/* The same, of what current would leave to its children. */
+const char *checkpoint_inherited_blocker(unsigned int *at)
+{
+	while (*at < ARRAY_SIZE(task_blockers)) {
+		unsigned int i = (*at)++;
+
+		if (task_blockers[i].inherited && task_blockers[i].has(current))
 			return task_blockers[i].name;
 	}
 	return NULL;
@@ -338,31 +295,6 @@ static bool locks_future_memory(struct mm_struct *mm)
 	return mm->def_flags;
 }
 
-static bool has_membarrier(struct mm_struct *mm)
-{
-#ifdef CONFIG_MEMBARRIER
-	return atomic_read(&mm->membarrier_state);
-#else
-	return false;
-#endif
-}
-
-static bool has_no_thp(struct mm_struct *mm)
-{
-	return mm_flags_test(MMF_DISABLE_THP_COMPLETELY, mm) ||
-	       mm_flags_test(MMF_DISABLE_THP_EXCEPT_ADVISED, mm);
-}
-
-static bool has_merging(struct mm_struct *mm)
-{
-	return mm_flags_test(MMF_VM_MERGE_ANY, mm);
-}
-
-static bool has_mdwe(struct mm_struct *mm)
-{
-	return mm_flags_test(MMF_HAS_MDWE, mm);
-}
-
 static bool has_uprobes(struct mm_struct *mm)
 {
 	return mm_flags_test(MMF_HAS_UPROBES, mm);
@@ -383,10 +315,6 @@ static const struct {
 	{ has_protection_keys, "allocated protection key" },
 	{ has_aio, "aio context" },
 	{ locks_future_memory, "mlockall of future mappings" },
-	{ has_membarrier, "membarrier registration" },
-	{ has_no_thp, "PR_SET_THP_DISABLE" },
-	{ has_merging, "PR_SET_MEMORY_MERGE" },
-	{ has_mdwe, "PR_SET_MDWE" },
 	{ has_uprobes, "uprobes" },
 	{ has_pinned_pages, "pinned pages" },
 };

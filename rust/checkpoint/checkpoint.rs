@@ -26,6 +26,7 @@ use kernel::{
 use kernel::macros::export;
 
 mod access;
+mod attributes;
 mod cred;
 mod files;
 mod fs;
@@ -42,6 +43,7 @@ mod registers;
 mod report;
 mod restart;
 mod save;
+mod seccomp;
 mod shmem;
 mod sighand;
 mod signals;

@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Credentials: saved in full. At the restart the ids have to be the restarter's, and capabilities are
-//! given up until they are those of the image: never gained.
+//! Credentials. A restart sets what its caller could set by setresuid(2), setgroups(2), capset(2) and
+//! prctl(2), and refuses everything else: a task never has more than the caller may have.
 
 use kernel::{
     bindings,
+    error::to_result,
+    ffi,
     prelude::*, //
 };
 
-use zerocopy::IntoBytes;
+use zerocopy::{
+    little_endian::U32,
+    IntoBytes, //
+};
 
 use crate::{
     hold::Held,
@@ -137,74 +142,178 @@ pub(crate) fn save(saver: &mut Saver<'_>, held: &Held) -> Result<Option<u32>> {
     Ok(Some(id))
 }
 
-/// Checks that the restarter has the ids of the image and at least its capabilities.
-pub(crate) fn check(record: &Cred, groups: &[Group], report: &mut Report) -> Result {
-    // SAFETY: The current task's credentials are committed.
-    let own = unsafe { View::of(current_cred()) }?;
-    let fields = [
-        ("uid", record.uid, own.record.uid),
-        ("euid", record.euid, own.record.euid),
-        ("suid", record.suid, own.record.suid),
-        ("fsuid", record.fsuid, own.record.fsuid),
-        ("gid", record.gid, own.record.gid),
-        ("egid", record.egid, own.record.egid),
-        ("sgid", record.sgid, own.record.sgid),
-        ("fsgid", record.fsgid, own.record.fsgid),
-        ("securebits", record.securebits, own.record.securebits),
-    ];
-    for (name, image, own) in fields {
-        if image != own {
-            let (image, own) = (image.get(), own.get());
+/// What one may set without a capability: any of its own.
+struct Ids<const N: usize> {
+    name: &'static str,
+    image: [U32; N],
+    own: [U32; N],
+    /// Those that the new ones may be taken from.
+    from: [U32; 3],
+    capability: u32,
+}
+
+impl<const N: usize> Ids<N> {
+    fn check(&self, report: &mut Report) {
+        let may_choose = || {
+            // SAFETY: The current task's user namespace is alive.
+            unsafe {
+                bindings::ns_capable_setid((*current_cred()).user_ns, self.capability as ffi::c_int)
+            }
+        };
+        let known = |id: &U32| self.from.contains(id);
+        if self.image != self.own && !self.image.iter().all(known) && !may_choose() {
+            let (name, image) = (self.name, self.image.map(|id| id.get()));
             report.problem(
                 Place::Tree,
-                fmt!("{name} is {image}, the caller's is {own}"),
+                fmt!("{name} {image:?}: the caller may not set them"),
             );
         }
     }
+}
+
+/// Checks that the caller may set these credentials by system calls.
+fn check_against(own: &View, record: &Cred, groups: &[Group], report: &mut Report) {
+    let (image, own_groups, own) = (record, &own.groups, &own.record);
+    Ids {
+        name: "user ids",
+        image: [image.uid, image.euid, image.suid, image.fsuid],
+        own: [own.uid, own.euid, own.suid, own.fsuid],
+        from: [own.uid, own.euid, own.suid],
+        capability: bindings::CAP_SETUID,
+    }
+    .check(report);
+    Ids {
+        name: "group ids",
+        image: [image.gid, image.egid, image.sgid, image.fsgid],
+        own: [own.gid, own.egid, own.sgid, own.fsgid],
+        from: [own.gid, own.egid, own.sgid],
+        capability: bindings::CAP_SETGID,
+    }
+    .check(report);
+    // SAFETY: The function looks at the current task.
+    if groups != own_groups.as_slice() && !unsafe { bindings::may_setgroups() } {
+        report.problem(
+            Place::Tree,
+            fmt!("other supplementary groups than the caller's, which may not set them"),
+        );
+    }
+
+    // SAFETY: The current task's user namespace is alive.
+    let may_set_caps = unsafe {
+        bindings::ns_capable(
+            (*current_cred()).user_ns,
+            bindings::CAP_SETPCAP as ffi::c_int,
+        )
+    };
+    let inheritable = own.cap_inheritable.get();
+    // What PR_CAP_AMBIENT raises, which it does not when that is switched off.
+    let ambient = if own.securebits.get() & NO_AMBIENT_RAISE == 0 {
+        u64::MAX
+    } else {
+        own.cap_ambient.get()
+    };
+    let gained = if may_set_caps {
+        own.cap_bset.get()
+    } else {
+        own.cap_bset.get() & own.cap_permitted.get()
+    };
     let sets = [
-        (
-            "inheritable",
-            record.cap_inheritable,
-            own.record.cap_inheritable,
-        ),
-        ("permitted", record.cap_permitted, own.record.cap_permitted),
-        ("effective", record.cap_effective, own.record.cap_effective),
-        ("bounding", record.cap_bset, own.record.cap_bset),
-        ("ambient", record.cap_ambient, own.record.cap_ambient),
+        ("permitted", image.cap_permitted, own.cap_permitted.get()),
+        ("inheritable", image.cap_inheritable, inheritable | gained),
+        ("bounding", image.cap_bset, own.cap_bset.get()),
+        ("ambient", image.cap_ambient, ambient),
     ];
-    for (name, image, own) in sets {
-        let more = image.get() & !own.get();
+    for (name, image, most) in sets {
+        let more = image.get() & !most;
         if more != 0 {
             report.problem(
                 Place::Tree,
-                fmt!("{name} capabilities {more:#x} are more than the caller has"),
+                fmt!("{name} capabilities {more:#x} are more than the caller may set"),
             );
         }
     }
-    if groups != own.groups.as_slice() {
+    if image.cap_bset != own.cap_bset && !may_set_caps {
         report.problem(
             Place::Tree,
-            fmt!("other supplementary groups than the caller's"),
+            fmt!("another set of bounding capabilities than the caller's, which may not set it"),
         );
     }
+    check_securebits(
+        own.securebits.get(),
+        image.securebits.get(),
+        may_set_caps,
+        report,
+    );
+}
+
+/// SECBIT_NO_CAP_AMBIENT_RAISE.
+const NO_AMBIENT_RAISE: u32 = 1 << 6;
+
+/// The second of each two bits, which locks the first.
+const LOCKS: u32 = 0xaaa;
+
+/// SECBIT_KEEP_CAPS, which PR_SET_KEEPCAPS sets.
+const KEEP_CAPS: u32 = 1 << 4;
+
+/// Bits that are only a convention of user space, and their locks.
+const CONVENTIONS: u32 = 0xf00;
+
+/// As PR_SET_SECUREBITS checks them, and PR_SET_KEEPCAPS.
+fn check_securebits(own: u32, image: u32, may_set_caps: bool, report: &mut Report) {
+    let changed = own ^ image;
+    let locked = (own & LOCKS) >> 1 & changed != 0 || own & LOCKS & !image != 0;
+    let free = CONVENTIONS | KEEP_CAPS;
+    if locked || (changed & !free != 0 && !may_set_caps) {
+        report.problem(
+            Place::Tree,
+            fmt!("securebits {image:#x}: the caller's are {own:#x}, and it may not set them"),
+        );
+    }
+}
+
+/// Checks that the caller may give these credentials to the tasks that it creates.
+pub(crate) fn check(record: &Cred, groups: &[Group], report: &mut Report) -> Result {
+    // SAFETY: The current task's credentials are committed.
+    let own = unsafe { View::of(current_cred()) }?;
+    check_against(&own, record, groups, report);
     Ok(())
 }
 
-/// Gives up the capabilities that the image does not have, which the current task took over from the
-/// restarter. Nothing of the task may need them after that.
+/// Gives the current task, which has those of the restarter, the credentials of the image. Nothing of
+/// the task may need what it gives up after that.
 ///
 /// # Errors
 ///
-/// `ENOMEM`.
-pub(crate) fn restore(record: &Cred) -> Result {
-    // SAFETY: The function acts on the current task; the sets are subsets of its own, see `check`.
-    kernel::error::to_result(unsafe {
-        bindings::checkpoint_set_caps(
-            record.cap_inheritable.get(),
-            record.cap_permitted.get(),
-            record.cap_effective.get(),
-            record.cap_bset.get(),
-            record.cap_ambient.get(),
-        )
-    })
+/// `EINVAL` for an id that the user namespace does not have; what security modules say; `ENOMEM`.
+pub(crate) fn restore(record: &Cred, groups: &[Group]) -> Result {
+    // SAFETY: The current task's credentials are committed.
+    let own = unsafe { View::of(current_cred()) }?;
+    if record.as_bytes() == own.record.as_bytes() && groups == own.groups.as_slice() {
+        return Ok(());
+    }
+    let mut ids = KVec::new();
+    for group in groups {
+        ids.push(group.gid.get(), GFP_KERNEL)?;
+    }
+    let wanted = bindings::checkpoint_cred {
+        uid: record.uid.get(),
+        euid: record.euid.get(),
+        suid: record.suid.get(),
+        fsuid: record.fsuid.get(),
+        gid: record.gid.get(),
+        egid: record.egid.get(),
+        sgid: record.sgid.get(),
+        fsgid: record.fsgid.get(),
+        securebits: record.securebits.get(),
+        ngroups: record.ngroups.get(),
+        groups: ids.as_ptr(),
+        inheritable: record.cap_inheritable.get(),
+        permitted: record.cap_permitted.get(),
+        effective: record.cap_effective.get(),
+        bset: record.cap_bset.get(),
+        ambient: record.cap_ambient.get(),
+    };
+    // SAFETY: The function acts on the current task; there are as many groups as it is told. The
+    // caller of restart(2) may set all of it, see `check`.
+    to_result(unsafe { bindings::checkpoint_set_cred(&wanted) })
 }

@@ -4,10 +4,8 @@
  * reach through bindgen. None of them is exported to modules.
  */
 #include <linux/checkpoint.h>
-#include <linux/sched/prio.h>
 #include <linux/sched/task_stack.h>
 #include <linux/wait.h>
-#include <uapi/linux/sched/types.h>
 #include <uapi/linux/wait.h>
 
 #include <asm/cpuid/api.h>
@@ -211,6 +209,8 @@ void checkpoint_reset_inherited(void)
 	current->clear_child_tid = NULL;
 	sas_ss_reset(current);
 	current->pdeath_signal = 0;
+	/* READ_IMPLIES_EXEC changes what is mapped. */
+	current->personality = PER_LINUX;
 }
 
 /*
@@ -488,31 +488,4 @@ int checkpoint_set_cpus(const u64 *mask, unsigned int words)
 	err = sched_setaffinity(0, cpus);
 	free_cpumask_var(cpus);
 	return err;
-}
-
-int checkpoint_set_scheduler(int policy, int priority, int nice)
-{
-	const struct sched_attr attr = {
-		.size		= sizeof(attr),
-		.sched_policy	= policy,
-		.sched_priority	= priority,
-		.sched_nice	= nice,
-	};
-
-	return sched_setattr(current, &attr);
-}
-
-/* Reduce the capabilities of current to these sets; what it does not have it does not get. */
-int checkpoint_set_caps(u64 inheritable, u64 permitted, u64 effective, u64 bset, u64 ambient)
-{
-	struct cred *new = prepare_creds();
-
-	if (!new)
-		return -ENOMEM;
-	new->cap_inheritable.val &= inheritable;
-	new->cap_permitted.val &= permitted;
-	new->cap_effective.val &= effective;
-	new->cap_bset.val &= bset;
-	new->cap_ambient.val &= ambient;
-	return commit_creds(new);
 }

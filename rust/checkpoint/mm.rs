@@ -722,10 +722,8 @@ pub(crate) fn restore(blueprint: &Blueprint, mm: u32) -> Result {
             usize::try_from(record.mmap_base.get())?,
             record.coredump_filter.get(),
             record.flags.get() & mm_flags::LEGACY_LAYOUT == 0,
-        ))?;
-        bindings::task_exec_state_set_dumpable(record.dumpable.get());
+        ))
     }
-    Ok(())
 }
 
 fn restore_vma(blueprint: &Blueprint, vma: &Vma) -> Result {

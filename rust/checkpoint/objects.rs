@@ -15,6 +15,7 @@ pub(crate) enum Class {
     Fs,
     Sighand,
     Cred,
+    Seccomp,
     File,
     Pipe,
     PipeReader,

@@ -15,6 +15,7 @@ use kernel::{
 };
 
 use crate::{
+    attributes,
     cred,
     files::{
         self,
@@ -27,15 +28,20 @@ use crate::{
         self,
         record::{
             Cred,
+            Dispatch,
             Fd,
             FileExternal,
             Files,
             Fs,
+            Group,
             Machine,
             Mm,
+            MmOptions,
             Process,
             ProcessUsage,
             Registers,
+            Scheduling,
+            SeccompFilter,
             Sighand,
             Siginfo,
             Signals,
@@ -64,6 +70,7 @@ use crate::{
         Place,
         Report, //
     },
+    seccomp,
     shmem,
     stream::{
         KernelCrc,
@@ -155,6 +162,7 @@ pub(crate) struct ProcessPlan {
     /// Its POSIX timers.
     timers: Option<Index>,
     usage: Option<Index>,
+    mm_options: Option<Index>,
 }
 
 /// One task of the plan.
@@ -166,6 +174,8 @@ pub(crate) struct TaskPlan {
     xstate: KVec<Index>,
     signals: Option<Index>,
     usage: Option<Index>,
+    dispatch: Option<Index>,
+    scheduling: Option<Index>,
 }
 
 /// The bytes of a plan and what is known of them.
@@ -330,6 +340,7 @@ impl Blueprint {
                         signals: None,
                         timers: None,
                         usage: None,
+                        mm_options: None,
                     };
                     self.processes.push(process, GFP_KERNEL_ACCOUNT)?;
                 }
@@ -347,6 +358,8 @@ impl Blueprint {
                         xstate: KVec::new(),
                         signals: None,
                         usage: None,
+                        dispatch: None,
+                        scheduling: None,
                     };
                     self.tasks.push(task, GFP_KERNEL_ACCOUNT)?;
                 }
@@ -389,6 +402,21 @@ impl Blueprint {
                     let (usage, _) = get::<Usage>(&record)?;
                     let task = self.lookup(&position, usage.task.get())?;
                     self.tasks.get_mut(task).ok_or(EINVAL)?.usage = Some(at);
+                }
+                Kind::Dispatch => {
+                    let (dispatch, _) = get::<Dispatch>(&record)?;
+                    let task = self.lookup(&position, dispatch.task.get())?;
+                    self.tasks.get_mut(task).ok_or(EINVAL)?.dispatch = Some(at);
+                }
+                Kind::Scheduling => {
+                    let (scheduling, _) = get::<Scheduling>(&record)?;
+                    let task = self.lookup(&position, scheduling.task.get())?;
+                    self.tasks.get_mut(task).ok_or(EINVAL)?.scheduling = Some(at);
+                }
+                Kind::MmOptions => {
+                    let (options, _) = get::<MmOptions>(&record)?;
+                    let process = self.lookup(&position, options.process.get())?;
+                    self.processes.get_mut(process).ok_or(EINVAL)?.mm_options = Some(at);
                 }
                 Kind::ProcessUsage => {
                     let (usage, _) = get::<ProcessUsage>(&record)?;
@@ -496,6 +524,21 @@ impl Blueprint {
         Some(self.at(self.tasks.get(index)?.usage?).ok()?.0)
     }
 
+    /// Which system calls task number `index` makes itself, unless it is all.
+    pub(crate) fn dispatch(&self, index: usize) -> Option<&Dispatch> {
+        Some(self.at(self.tasks.get(index)?.dispatch?).ok()?.0)
+    }
+
+    /// Deadlines and the like of task number `index`.
+    pub(crate) fn scheduling(&self, index: usize) -> Option<&Scheduling> {
+        Some(self.at(self.tasks.get(index)?.scheduling?).ok()?.0)
+    }
+
+    /// Options of the address space of process number `index`.
+    pub(crate) fn mm_options(&self, index: usize) -> Option<&MmOptions> {
+        Some(self.at(self.processes.get(index)?.mm_options?).ok()?.0)
+    }
+
     /// The same of process number `index`, besides that of its tasks.
     pub(crate) fn process_usage(&self, index: usize) -> Option<&ProcessUsage> {
         Some(self.at(self.processes.get(index)?.usage?).ok()?.0)
@@ -534,9 +577,27 @@ impl Blueprint {
         Ok((self.object::<Fs>(id)?.0, self.file(id)?))
     }
 
-    /// Credentials `id`.
-    pub(crate) fn cred(&self, id: u32) -> Result<&Cred> {
-        Ok(self.object::<Cred>(id)?.0)
+    /// The seccomp filters of the image, made anew.
+    ///
+    /// # Errors
+    ///
+    /// What seccomp(2) says, with a line in `report`.
+    pub(crate) fn seccomp_filters(&self, report: &mut Report) -> Result<seccomp::Filters> {
+        let mut filters = seccomp::Filters::new();
+        for record in self.records.iter() {
+            if let Ok((filter, insns)) = record.get_array::<SeccompFilter>() {
+                filters.add(record.id, filter, insns).inspect_err(|err| {
+                    report.problem(Place::Tree, fmt!("a seccomp filter: {err:?}"));
+                })?;
+            }
+        }
+        Ok(filters)
+    }
+
+    /// Credentials `id`, with their groups.
+    pub(crate) fn cred(&self, id: u32) -> Result<(&Cred, &[Group])> {
+        let record = self.objects.get(id).ok_or(EINVAL)?;
+        record.get_array::<Cred>().map_err(|_| EINVAL)
     }
 
     /// Signal actions `id`.
@@ -602,6 +663,7 @@ impl Blueprint {
             first = first.and(self.check(record, report));
         }
         first = first.and(self.check_usage(report));
+        first = first.and(self.check_inherited(report));
         let pids = self.check_pids(report);
         let files = self.open_early(report);
         let fds = self.check_supplied(report);
@@ -624,8 +686,9 @@ impl Blueprint {
             }
             Kind::Process => process::check(get::<Process>(record)?.0, report),
             Kind::Task => {
-                let (task, _) = get::<Task>(record)?;
+                let (task, cpus) = get::<Task>(record)?;
                 task::check(task, report);
+                attributes::check(task, cpus, report)?;
                 if task::check_restart(task).is_err() {
                     err = EINVAL;
                     report.problem(
@@ -648,6 +711,20 @@ impl Blueprint {
         }
         if report.count() != before {
             return Err(err);
+        }
+        Ok(())
+    }
+
+    /// Checks that tasks would not take over from the caller what the image does not have.
+    fn check_inherited(&self, report: &mut Report) -> Result {
+        let before = report.count();
+        attributes::check_caller(report);
+        for index in 0..self.processes.len() {
+            let place = Place::Task(self.process(index)?.tgid.get());
+            attributes::check_mm(self.mm_options(index), place, report)?;
+        }
+        if report.count() != before {
+            return Err(EPERM);
         }
         Ok(())
     }

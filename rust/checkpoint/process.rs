@@ -11,6 +11,7 @@ use kernel::{
 use zerocopy::FromZeros;
 
 use crate::{
+    attributes,
     hold::Held,
     image::record::{
         process_flags,
@@ -174,6 +175,7 @@ pub(crate) fn save(saver: &mut Saver<'_>, leader: &Held) -> Result<Option<u32>> 
         .insert(Class::Process, unsafe { (*task).signal }, id)?;
     signals::save(saver, leader, true, id)?;
     usage::save_process(saver, leader, id)?;
+    attributes::save_mm(saver, leader, id)?;
     Ok(Some(id))
 }
 

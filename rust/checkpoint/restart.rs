@@ -53,6 +53,7 @@ use kernel::{
 };
 
 use crate::{
+    attributes,
     cred,
     files,
     fs,
@@ -357,6 +358,7 @@ impl Tree {
 
         let leads = index == leader;
         if leads {
+            attributes::prepare_mm(plan.mm_options(number))?;
             mm::restore(plan, process.mm.get())?;
             sighand::restore(plan.actions(process.sighand.get())?)?;
         }
@@ -371,11 +373,17 @@ impl Tree {
         if let (true, Some((record, timers))) = (leads, plan.timers(number)) {
             timers::create(record, timers)?;
         }
+        attributes::restore(record, plan.dispatch(index))?;
         if leads {
+            attributes::finish_mm(plan.mm_options(number))?;
             process::finish(process);
         }
-        // The last step: what it may no longer do, it has done.
-        cred::restore(plan.cred(record.cred.get())?)
+        attributes::restore_scheduling(record, plan.scheduling(index))?;
+        // What it may no longer do after this, it has done.
+        let (cred, groups) = plan.cred(record.cred.get())?;
+        cred::restore(cred, groups)?;
+        task::restore_death_signal(record);
+        Ok(())
     }
 
     /// Reads the contents of memory, to the end of the stream.
@@ -527,6 +535,29 @@ impl Tree {
         Ok(())
     }
 
+    /// Puts all tasks into their seccomp modes.
+    fn restrict(&self, report: &mut Report) -> Result {
+        let plan = &self.blueprint;
+        let filters = plan.seccomp_filters(report)?;
+        for index in 0..self.members.len() {
+            // SAFETY: The member holds a reference to its task, which is parked.
+            unsafe { filters.give(self.task(index)?.as_ptr(), plan.task(index)?) }?;
+        }
+        Ok(())
+    }
+
+    /// Says who may look at the processes, which new credentials have made nobody.
+    fn set_dumpable(&self) -> Result {
+        let plan = &self.blueprint;
+        for number in 0..plan.processes.len() {
+            let leader = self.task(self.leader(number)?)?;
+            let (mm, _) = plan.mm(plan.process(number)?.mm.get())?;
+            // SAFETY: The member holds a reference to its task, which is parked.
+            unsafe { bindings::checkpoint_set_dumpable(leader.as_ptr(), mm.dumpable.get()) };
+        }
+        Ok(())
+    }
+
     /// Starts the timers of all processes: the last before they go.
     fn start_timers(&self) -> Result {
         let plan = &self.blueprint;
@@ -627,6 +658,8 @@ impl Tree {
         }
         plan.forget_files();
         self.restore_usage()?;
+        self.set_dumpable()?;
+        self.restrict(report)?;
         self.queue_signals()?;
         publish(self.task(root)?.as_ptr())?;
         self.start_timers()?;

@@ -197,7 +197,6 @@ fn is_fault(info: &Siginfo) -> bool {
         bindings::SIGILL,
         bindings::SIGFPE,
         bindings::SIGTRAP,
-        bindings::SIGSYS,
     ];
     info.code.get() > 0
         && signals

@@ -19,6 +19,7 @@ use zerocopy::{
 };
 
 use crate::{
+    attributes,
     cred,
     files,
     fs,
@@ -37,6 +38,7 @@ use crate::{
         Report, //
     },
     save::Saver,
+    seccomp,
     signals,
     usage, //
 };
@@ -56,6 +58,7 @@ pub(crate) fn save_all(saver: &mut Saver<'_>, process: Option<u32>, threads: &[H
             registers::save(saver, held, id)?;
             signals::save(saver, held, false, id)?;
             usage::save(saver, held, id)?;
+            attributes::save(saver, held, id)?;
         }
     }
     Ok(())
@@ -67,11 +70,15 @@ fn save(saver: &mut Saver<'_>, process: Option<u32>, held: &Held) -> Result<Opti
     let files = files::save(saver, held)?;
     let fs = fs::save(saver, held)?;
     let cred = cred::save(saver, held)?;
+    let seccomp = seccomp::save(saver, held)?;
     let restart = save_restart(saver, held);
 
     let (Some(files), Some(fs), Some(cred), Some((restart_kind, restart_words)), Some(process)) =
         (files, fs, cred, restart, process)
     else {
+        return Ok(None);
+    };
+    let Some(seccomp) = seccomp else {
         return Ok(None);
     };
     saver.own(held, files, "descriptor table")?;
@@ -82,13 +89,16 @@ fn save(saver: &mut Saver<'_>, process: Option<u32>, held: &Held) -> Result<Opti
     let task = held.as_raw();
     // SAFETY: `held` keeps its task, which stands still: nobody else writes these fields.
     let record = unsafe {
-        let mut flags = 0;
+        let mut flags = attributes::flags(held);
         let restore_sigmask = bindings::checkpoint_restore_sigmask(task);
         if restore_sigmask {
             flags |= task_flags::RESTORE_SIGMASK;
         }
         if bindings::checkpoint_no_new_privs(task) {
             flags |= task_flags::NO_NEW_PRIVS;
+        }
+        if seccomp.strict {
+            flags |= task_flags::SECCOMP_STRICT;
         }
         let rseq = &(*task).rseq;
         let robust = (*task).futex.robust_list.addr();
@@ -127,6 +137,7 @@ fn save(saver: &mut Saver<'_>, process: Option<u32>, held: &Held) -> Result<Opti
             timerslack_ns: (*task).timer_slack_ns.into(),
             default_timerslack_ns: (*task).default_timer_slack_ns.into(),
             ioprio: u32::try_from(bindings::checkpoint_ioprio(task))?.into(),
+            seccomp_filter: seccomp.filter.into(),
             ..Task::new_zeroed()
         }
     };
@@ -312,33 +323,20 @@ pub(crate) fn check(record: &Task, report: &mut Report) {
             fmt!("no_new_privs is not set, the caller's is"),
         );
     }
+    seccomp::check(record, report);
 }
 
-/// Gives the current task its place among those that want to run, as far as it differs from the
-/// restarter's.
+/// Lets the current task run on its CPUs, and gives it its I/O priority, as far as these differ from
+/// the restarter's.
 ///
 /// # Errors
 ///
-/// What sched_setattr(2), sched_setaffinity(2) and ioprio_set(2) say.
-fn restore_scheduling(record: &Task, cpus_allowed: &[u8]) -> Result {
-    let (policy, nice) = (record.sched_policy.get(), record.nice.get());
-    let (priority, ioprio) = (
-        record.rt_priority.get(),
-        i32::try_from(record.ioprio.get())?,
-    );
+/// What sched_setaffinity(2) and ioprio_set(2) say.
+fn restore_resources(record: &Task, cpus_allowed: &[u8]) -> Result {
+    let ioprio = i32::try_from(record.ioprio.get())?;
     // SAFETY: The current task is valid, and only it changes these.
     unsafe {
         let task = bindings::get_current();
-        let same = (*task).policy == policy
-            && (*task).static_prio - DEFAULT_PRIO == nice
-            && (*task).rt_priority == priority;
-        if !same {
-            to_result(bindings::checkpoint_set_scheduler(
-                i32::try_from(policy)?,
-                i32::try_from(priority)?,
-                nice,
-            ))?;
-        }
         #[cfg(CONFIG_BLOCK)]
         if bindings::checkpoint_ioprio(task) != ioprio {
             to_result(bindings::ioprio_check_cap(ioprio))?;
@@ -371,7 +369,7 @@ fn same_set(a: &[u8], b: &[u8]) -> bool {
 ///
 /// What the restarter is not permitted to set.
 pub(crate) fn restore(record: &Task, cpus_allowed: &[u8]) -> Result {
-    restore_scheduling(record, cpus_allowed)?;
+    restore_resources(record, cpus_allowed)?;
     // SAFETY: The current task is valid, and only it looks at these before it runs in user mode.
     unsafe {
         let task = bindings::get_current();
@@ -379,7 +377,6 @@ pub(crate) fn restore(record: &Task, cpus_allowed: &[u8]) -> Result {
         bindings::__set_task_comm(task, record.comm.as_ptr().cast(), false);
         (*task).timer_slack_ns = record.timerslack_ns.get();
         (*task).default_timer_slack_ns = record.default_timerslack_ns.get();
-        (*task).pdeath_signal = record.pdeath_signal.get() as i32;
         (*task).set_child_tid = user_pointer(record.set_child_tid.get());
         (*task).clear_child_tid = user_pointer(record.clear_child_tid.get());
         (*task).futex.robust_list = user_pointer(record.robust_list.get());
@@ -401,6 +398,12 @@ pub(crate) fn restore(record: &Task, cpus_allowed: &[u8]) -> Result {
         }
     }
     Ok(())
+}
+
+/// Gives the current task its death signal, which new credentials take away.
+pub(crate) fn restore_death_signal(record: &Task) {
+    // SAFETY: The current task is valid, and only it looks at this.
+    unsafe { (*bindings::get_current()).pdeath_signal = record.pdeath_signal.get() as i32 };
 }
 
 fn user_pointer<T>(address: u64) -> *mut T {

@@ -183,6 +183,16 @@ impl Tool {
         self
     }
 
+    /// Calls `prepare` in the new process before the tool runs.
+    pub fn pre_exec(
+        mut self,
+        prepare: impl FnMut() -> std::io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        // SAFETY: what tests do there are system calls.
+        unsafe { self.command.pre_exec(prepare) };
+        self
+    }
+
     /// Sets the standard output.
     pub fn stdout(mut self, to: impl Into<Stdio>) -> Self {
         self.stdout = Some(to.into());

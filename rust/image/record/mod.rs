@@ -11,20 +11,24 @@ use super::layout::{
     Record, //
 };
 
+mod attributes;
 mod file;
 mod machine;
 mod memory;
 mod process;
+mod seccomp;
 mod signal;
 mod stream;
 mod timer;
 mod usage;
 
 pub use self::{
+    attributes::*,
     file::*,
     machine::*,
     memory::*,
     process::*,
+    seccomp::*,
     signal::*,
     stream::*,
     timer::*,
@@ -138,6 +142,14 @@ kinds! {
     Usage = 33,
     /// The same of a process: of its threads that have ended, and of its children.
     ProcessUsage = 34,
+    /// A seccomp filter.
+    SeccompFilter = 35,
+    /// Which system calls a task makes itself.
+    Dispatch = 36,
+    /// Deadlines and the like of a task.
+    Scheduling = 37,
+    /// Options of the address space of a process.
+    MmOptions = 38,
     /// A run of memory pages; their data follows the record.
     Pages = 0x100,
     /// The end of the plan.

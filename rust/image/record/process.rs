@@ -141,6 +141,14 @@ bits! {
         NO_TSC = 3,
         /// CPUID is a fault: ARCH_SET_CPUID.
         NO_CPUID = 4,
+        /// SECCOMP_MODE_STRICT.
+        SECCOMP_STRICT = 5,
+        /// PR_MCE_KILL: MCE_EARLY says whether early or late.
+        MCE_POLICY = 6,
+        /// PR_MCE_KILL_EARLY.
+        MCE_EARLY = 7,
+        /// PR_SET_IO_FLUSHER.
+        IO_FLUSHER = 8,
     }
 }
 
@@ -156,8 +164,10 @@ pub mod sched {
     pub const BATCH: u32 = 3;
     /// SCHED_IDLE.
     pub const IDLE: u32 = 5;
+    /// SCHED_DEADLINE.
+    pub const DEADLINE: u32 = 6;
     /// Their names, the first for 0.
-    pub const NAMES: &[&str] = &["other", "fifo", "rr", "batch", "-", "idle"];
+    pub const NAMES: &[&str] = &["other", "fifo", "rr", "batch", "-", "idle", "deadline"];
 }
 
 /// Values of [`Task::restart_kind`] and the meaning of the words that belong to each. Times are
@@ -234,8 +244,8 @@ layout! {
         pub rseq_sig: U32,
         /// rseq(2): no flag is defined; zero.
         pub rseq_flags: U32 => Check::Zero,
-        /// Scheduling policy: 0 other, 1 fifo, 2 rr, 3 batch, 5 idle.
-        pub sched_policy: U32 => Check::Range(0, 5),
+        /// Scheduling policy: 0 other, 1 fifo, 2 rr, 3 batch, 5 idle, 6 deadline.
+        pub sched_policy: U32 => Check::Range(0, 6),
         /// Nice value, -20 to 19.
         pub nice: I32,
         /// Real-time priority, 0 to 99.
@@ -246,8 +256,10 @@ layout! {
         pub default_timerslack_ns: U64,
         /// I/O priority: class in bits 13 to 15, level below; 0 for none.
         pub ioprio: U32 => Check::Bits(0xffff),
+        /// Id of its newest SeccompFilter, 0 for none.
+        pub seccomp_filter: U32 => Check::IdOrNone(&[Kind::SeccompFilter]),
         /// Zero.
-        pub reserved: [u8; 28] => Check::Zero,
+        pub reserved: [u8; 24] => Check::Zero,
     }
 }
 
@@ -260,6 +272,9 @@ record!(Task, object: true, tail: Tail::Mask, check: |task, _| {
     }
     if task.sched_policy.get() == 4 {
         return Err("impossible policy");
+    }
+    if task.flags.get() & task_flags::SECCOMP_STRICT != 0 && task.seccomp_filter.get() != 0 {
+        return Err("both modes of seccomp");
     }
     Ok(())
 });
@@ -407,7 +422,15 @@ static GROUP: ItemInfo = item::<Group>();
 record!(
     Cred,
     object: true,
-    tail: Tail::Items(&GROUP, Count::Field(core::mem::offset_of!(Cred, ngroups)))
+    tail: Tail::Items(&GROUP, Count::Field(core::mem::offset_of!(Cred, ngroups))),
+    check: |cred, _| {
+        let permitted = cred.cap_permitted.get();
+        let lasting = permitted & cred.cap_inheritable.get();
+        if cred.cap_effective.get() & !permitted != 0 || cred.cap_ambient.get() & !lasting != 0 {
+            return Err("impossible capabilities");
+        }
+        Ok(())
+    }
 );
 
 impl ArrayRecord for Cred {

@@ -10,9 +10,11 @@
 #include <linux/checkpoint_hold.h>
 #include <linux/checkpoint_hooks.h>
 #include <linux/crc32.h>
+#include <linux/cred.h>
 #include <linux/eventpoll.h>
 #include <linux/fdtable.h>
 #include <linux/filelock.h>
+#include <linux/filter.h>
 #include <linux/fs_struct.h>
 #include <linux/ipc_namespace.h>
 #include <linux/mman.h>
@@ -48,6 +50,7 @@
 #include <asm/vdso.h>
 #include <uapi/linux/checkpoint.h>
 #include <uapi/linux/major.h>
+#include <uapi/linux/sched/types.h>
 
 /* Rust: called by the system calls in kernel/checkpoint/sys.c. */
 long rust_checkpoint(const struct checkpoint_args *args);
@@ -64,7 +67,54 @@ void checkpoint_start_itimer(struct task_struct *task, s64 left_ns, s64 interval
 int checkpoint_timer_ids(struct task_struct *task, bool *chosen);
 void checkpoint_set_timer_ids(int next, bool chosen);
 
+/* kernel/checkpoint/credentials.c */
+
+/**
+ * struct checkpoint_cred - credentials, ids as the user namespace of current has them
+ */
+struct checkpoint_cred {
+	u32 uid, euid, suid, fsuid;
+	u32 gid, egid, sgid, fsgid;
+	u32 securebits;
+	u32 ngroups;
+	const u32 *groups;
+	u64 inheritable, permitted, effective, bset, ambient;
+};
+
+int checkpoint_set_cred(const struct checkpoint_cred *wanted);
+bool checkpoint_admin(void);
+void checkpoint_set_dumpable(struct task_struct *task, unsigned int dumpable);
+
+/* kernel/checkpoint/attributes.c */
+
+#define CHECKPOINT_TASK_NO_TSC		0x1	/* PR_SET_TSC */
+#define CHECKPOINT_TASK_MCE_POLICY	0x2	/* PR_MCE_KILL: early or late */
+#define CHECKPOINT_TASK_MCE_EARLY	0x4	/* early */
+#define CHECKPOINT_TASK_IO_FLUSHER	0x8	/* PR_SET_IO_FLUSHER */
+
+#define CHECKPOINT_MM_NO_THP		0x001	/* PR_SET_THP_DISABLE */
+#define CHECKPOINT_MM_ADVISED_THP	0x002	/* PR_THP_DISABLE_EXCEPT_ADVISED */
+#define CHECKPOINT_MM_MERGE		0x004	/* PR_SET_MEMORY_MERGE */
+#define CHECKPOINT_MM_MDWE		0x008	/* PR_SET_MDWE */
+#define CHECKPOINT_MM_MDWE_NO_INHERIT	0x010	/* PR_MDWE_NO_INHERIT */
+#define CHECKPOINT_MM_FUTEX_HASH	0x020	/* PR_FUTEX_HASH */
+#define CHECKPOINT_MM_MEMBARRIER_PRIVATE	0x040	/* registrations of membarrier(2) */
+#define CHECKPOINT_MM_MEMBARRIER_GLOBAL	0x080
+#define CHECKPOINT_MM_MEMBARRIER_CORE	0x100
+#define CHECKPOINT_MM_MEMBARRIER_RSEQ	0x200
+
+u32 checkpoint_task_attributes(struct task_struct *task);
+int checkpoint_set_task_attributes(u32 wanted);
+void checkpoint_sched_attr(struct task_struct *task, struct sched_attr *attr);
+bool checkpoint_has_cpu(const u64 *mask, unsigned int words);
+u32 checkpoint_mm_options(struct mm_struct *mm, unsigned int *slots);
+int checkpoint_prepare_mm_options(u32 wanted);
+int checkpoint_finish_mm_options(u32 wanted, unsigned int slots);
+bool checkpoint_user_dispatch(struct task_struct *task, u64 *offset, u64 *len, u64 *selector);
+int checkpoint_set_user_dispatch(u64 offset, u64 len, u64 selector);
+
 /* kernel/checkpoint/blockers.c */
+const char *checkpoint_inherited_blocker(unsigned int *at);
 const char *checkpoint_task_blocker(struct task_struct *task, unsigned int *at);
 const char *checkpoint_mm_blocker(struct mm_struct *mm, unsigned int *at);
 const char *checkpoint_file_blocker(struct file *file);
@@ -85,9 +135,7 @@ struct file *checkpoint_open_pidfd(pid_t nr, unsigned int flags);
 void checkpoint_set_rlimit(unsigned int resource, unsigned long cur, unsigned long max);
 bool checkpoint_capable(int cap);
 void checkpoint_set_oom_score_adj(short adj, short adj_min);
-int checkpoint_set_caps(u64 inheritable, u64 permitted, u64 effective, u64 bset, u64 ambient);
 int checkpoint_set_cpus(const u64 *mask, unsigned int words);
-int checkpoint_set_scheduler(int policy, int priority, int nice);
 bool checkpoint_pid_taken(pid_t nr);
 int checkpoint_wait_parked(struct task_struct *task);
 void checkpoint_wait_dead(struct task_struct *task);

@@ -8,10 +8,15 @@
 
 #include <linux/types.h>
 
+struct bpf_prog;
+struct cred;
 struct file;
 struct mm_struct;
 struct prctl_mm_map;
 struct restart_block;
+struct seccomp_filter;
+struct sock_filter;
+struct sock_fprog_kern;
 struct task_struct;
 
 /* ipc/sem.c */
@@ -68,7 +73,38 @@ int posix_timer_recreate(const struct posix_timer_saved *state);
 void posix_timer_queue(struct task_struct *task, timer_t id);
 void posix_timer_restore(struct task_struct *task, const struct posix_timer_saved *state);
 
+/* kernel/futex/core.c */
+bool futex_hash_chosen(struct mm_struct *mm, unsigned int *slots);
+
+/* kernel/sched/membarrier.c */
+int membarrier_register_global_expedited(void);
+int membarrier_register_private_expedited(int flags);
+
+/* kernel/seccomp.c */
+
+/**
+ * struct seccomp_filter_saved - a seccomp filter
+ * @prev:	the one below it, or NULL
+ * @program:	its program, NULL if that is not a classic one
+ * @log:	SECCOMP_FILTER_FLAG_LOG
+ * @listener:	user space decides about its system calls
+ */
+struct seccomp_filter_saved {
+	struct seccomp_filter *prev;
+	const struct sock_fprog_kern *program;
+	bool log;
+	bool listener;
+};
+
+void seccomp_filter_save(struct seccomp_filter *filter, struct seccomp_filter_saved *saved);
+struct seccomp_filter *seccomp_filter_recreate(struct sock_fprog_kern *program, bool log,
+					       struct seccomp_filter *prev);
+void seccomp_filter_put(struct seccomp_filter *filter);
+void seccomp_restore(struct task_struct *task, unsigned long mode, struct seccomp_filter *filter);
+
 /* kernel/sys.c */
+int set_user(struct cred *new);
+void flag_nproc_exceeded(struct cred *new);
 int validate_prctl_map_addr(struct prctl_mm_map *prctl_map);
 void prctl_apply_mm_map(const struct prctl_mm_map *prctl_map, const unsigned long *auxv);
 int prctl_check_exe_file(struct file *exe);
@@ -77,5 +113,9 @@ int prctl_check_exe_file(struct file *exe);
 long do_restart_poll(struct restart_block *restart_block);
 long futex_wait_restart(struct restart_block *restart);
 long hrtimer_nanosleep_restart(struct restart_block *restart);
+
+/* net/core/filter.c */
+int bpf_prog_create_saved(struct bpf_prog **pfp, struct sock_fprog_kern *fprog,
+			  int (*trans)(struct sock_filter *filter, unsigned int flen));
 
 #endif /* _LINUX_CHECKPOINT_HOOKS_H */

@@ -78,7 +78,6 @@ const SUITE: Suite = Suite {
         Refusal::new("ofd-lock", ofd_lock, &["lock"]),
         Refusal::new("lease", lease, &["lease"]),
         Refusal::new("hugetlb", hugetlb, &["huge"]),
-        Refusal::new("seccomp-filter", seccomp_filter, &["seccomp"]),
         Refusal::new("aio-context", aio_context, &["aio"]),
         Refusal::new("uts-namespace", uts_namespace, &["namespace"]),
         Refusal::new(
@@ -88,6 +87,17 @@ const SUITE: Suite = Suite {
         ),
         Refusal::new("signal-driven-io", signal_driven_io, &["owner"]),
         Refusal::new("perf-event", perf_event, &["perf"]),
+        Refusal::new("ldt", ldt, &["LDT"]),
+        Refusal {
+            case: Case::new("32-bit-call", call_of_32_bits)
+                .settle(200)
+                .wake(libc::SIGUSR1),
+            expect: &["32-bit system call"],
+        },
+        Refusal::new("thread-area", thread_area, &["32-bit thread area"]),
+        Refusal::new("io-ports", io_ports, &["I/O port permission"]),
+        Refusal::new("cpuid", cpuid, &["ARCH_SET_CPUID"]),
+        Refusal::new("speculation", speculation, &["PR_SET_SPECULATION_CTRL"]),
     ],
     customs: &[
         Custom {
@@ -105,6 +115,10 @@ const SUITE: Suite = Suite {
         Custom {
             name: "kernel-thread",
             run: kernel_thread,
+        },
+        Custom {
+            name: "32-bit-program",
+            run: program_of_32_bits,
         },
         Custom {
             name: "no-such-process",
@@ -487,30 +501,6 @@ fn hugetlb(v: &Victim) -> Result<()> {
     same("byte", 7, area.bytes()[0])
 }
 
-/// A filter that lets everything pass.
-fn seccomp_filter(v: &Victim) -> Result<()> {
-    let mut allow = [libc::sock_filter {
-        code: 6,
-        jt: 0,
-        jf: 0,
-        k: libc::SECCOMP_RET_ALLOW,
-    }];
-    let program = libc::sock_fprog {
-        len: 1,
-        filter: allow.as_mut_ptr(),
-    };
-    // SAFETY: the program is valid.
-    let ret = unsafe {
-        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-        libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program)
-    };
-    match cvt(ret) {
-        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => return skip("no seccomp filters"),
-        other => other?,
-    };
-    v.stand()
-}
-
 fn aio_context(v: &Victim) -> Result<()> {
     let mut context = 0u64;
     // SAFETY: the context is valid for writing.
@@ -580,6 +570,150 @@ fn perf_event(v: &Victim) -> Result<()> {
     // SAFETY: the attributes are valid.
     let ret = unsafe { libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), 0, -1, -1, 8) };
     stand_with(v, &descriptor("perf", ret)?)
+}
+
+/// struct user_desc: an entry with this number, of the first 64 KiB, as data.
+fn descriptor_of_data(number: u32) -> [u32; 4] {
+    const IN_USE_32_BIT_PRESENT: u32 = 1 | 1 << 6;
+    [number, 0, 0xffff, IN_USE_32_BIT_PRESENT]
+}
+
+fn ldt(v: &Victim) -> Result<()> {
+    const WRITE: libc::c_long = 1;
+    let entry = descriptor_of_data(0);
+    // SAFETY: the entry is valid, and nobody loads its selector.
+    let ret = unsafe { libc::syscall(libc::SYS_modify_ldt, WRITE, entry.as_ptr(), 16) };
+    match cvt(ret) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => return skip("no LDT"),
+        other => other?,
+    };
+    v.stand()?;
+    let mut table = [0u64; 1];
+    // SAFETY: the table is valid for writing.
+    let len = unsafe { libc::syscall(libc::SYS_modify_ldt, 0, table.as_mut_ptr(), 8) };
+    ensure!(len == 8 && table[0] != 0, "the entry is gone: {len}");
+    Ok(())
+}
+
+/// A system call of the 32-bit ABI with one argument, or an error where there is none.
+fn int80(number: u32, argument: u32) -> Result<i32> {
+    if !Path::new("/proc/sys/abi/vsyscall32").exists() {
+        return skip("no 32-bit system calls");
+    }
+    let ret: u32;
+    // SAFETY: the callers vouch for what the call does; rbx is put back.
+    unsafe {
+        std::arch::asm!(
+            "xchg rbx, {arg}",
+            "int 0x80",
+            "xchg rbx, {arg}",
+            arg = inout(reg) u64::from(argument) => _,
+            inlateout("eax") number => ret,
+            out("r8") _, out("r9") _, out("r10") _, out("r11") _,
+        );
+    }
+    Ok(ret as i32)
+}
+
+extern "C" fn nothing(_: i32) {}
+
+/// It sleeps in pause() of the 32-bit ABI.
+fn call_of_32_bits(v: &Victim) -> Result<()> {
+    const PAUSE: u32 = 29;
+    const GETPID: u32 = 20;
+    sys::handle(libc::SIGUSR1, nothing, 0)?;
+    same("getpid", sys::getpid(), int80(GETPID, 0)?)?;
+    v.ready()?;
+    same("pause", -libc::EINTR, int80(PAUSE, 0)?)?;
+    v.woke()
+}
+
+fn thread_area(v: &Victim) -> Result<()> {
+    const SET_THREAD_AREA: u32 = 243;
+    let low = Area::anon(
+        sys::PAGE,
+        PROT_READ | PROT_WRITE,
+        MAP_PRIVATE | libc::MAP_32BIT,
+    )?;
+    let entry = descriptor_of_data(!0);
+    for (to, word) in low.bytes().chunks_exact_mut(4).zip(entry) {
+        to.copy_from_slice(&word.to_ne_bytes());
+    }
+    same(
+        "set_thread_area",
+        0,
+        int80(SET_THREAD_AREA, low.addr as u32)?,
+    )?;
+    v.stand()
+}
+
+fn io_ports(v: &Victim) -> Result<()> {
+    // SAFETY: nobody uses the port.
+    match cvt(unsafe { libc::ioperm(0x80, 1, 1) }) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => return skip("no I/O ports"),
+        other => other?,
+    };
+    v.stand()
+}
+
+fn cpuid(v: &Victim) -> Result<()> {
+    const ARCH_SET_CPUID: libc::c_long = 0x1012;
+    // SAFETY: nobody uses the instruction before it is allowed again.
+    if unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_SET_CPUID, 0) } != 0 {
+        return skip("CPUID cannot be made to fault here");
+    }
+    v.stand()?;
+    // SAFETY: as above.
+    cvt(unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_SET_CPUID, 1) })?;
+    Ok(())
+}
+
+fn speculation(v: &Victim) -> Result<()> {
+    const PR_SET_SPECULATION_CTRL: i32 = 53;
+    const STORE_BYPASS: libc::c_ulong = 0;
+    const DISABLE: libc::c_ulong = 4;
+    // SAFETY: no memory is involved.
+    if unsafe { libc::prctl(PR_SET_SPECULATION_CTRL, STORE_BYPASS, DISABLE, 0, 0) } != 0 {
+        return skip("speculation cannot be controlled here");
+    }
+    v.stand()
+}
+
+/// The smallest program for i386: it sleeps in pause() for ever.
+fn program_of_32_bits(b: &Bench<'_>) -> Result<()> {
+    const BASE: u32 = 0x0804_8000;
+    const CODE: [u8; 9] = [0xb8, 29, 0, 0, 0, 0xcd, 0x80, 0xeb, 0xf7];
+    let mut elf = vec![0x7f, b'E', b'L', b'F', 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let size = 52 + 32 + CODE.len() as u32;
+    // Type, machine; version, entry, program headers, no sections, flags; sizes and counts.
+    for half in [2u16, 3] {
+        elf.extend(half.to_le_bytes());
+    }
+    for word in [1, BASE + 84, 52, 0, 0] {
+        elf.extend(u32::to_le_bytes(word));
+    }
+    for half in [52u16, 32, 1, 40, 0, 0] {
+        elf.extend(half.to_le_bytes());
+    }
+    // One segment: loaded, from the start of the file, executable.
+    for word in [1, 0, BASE, BASE, size, size, 5, 0x1000] {
+        elf.extend(u32::to_le_bytes(word));
+    }
+    elf.extend(CODE);
+    let path = b.path("program");
+    fs::write(&path, elf)?;
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let mut command = Command::new(&path);
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let mut child = match command.stderr(Stdio::null()).spawn() {
+        Err(e) if e.raw_os_error() == Some(libc::ENOEXEC) => return skip("no 32-bit programs"),
+        child => child?,
+    };
+    let pid = child.id() as i32;
+    let result = refused(b, pid, &["32-bit task", "32-bit address space"]);
+    child.kill()?;
+    child.wait()?;
+    result
 }
 
 /// Descriptor 5 leads to the runner.

@@ -188,6 +188,7 @@ fn kinds() -> String {
     item::<Itimer>(&mut out);
     item::<Siginfo>(&mut out);
     item::<Timer>(&mut out);
+    item::<SeccompInsn>(&mut out);
     item::<CpuTime>(&mut out);
     item::<Counts>(&mut out);
     item::<IoCounts>(&mut out);
@@ -207,6 +208,9 @@ fn bits() -> String {
         ("Process: ``flags``", process_flags::BITS),
         ("Task: ``flags``", task_flags::BITS),
         ("Timer: ``flags``", timer_flags::BITS),
+        ("SeccompFilter: ``flags``", seccomp_flags::BITS),
+        ("Scheduling: ``flags``", scheduling_flags::BITS),
+        ("MmOptions: ``flags``", mm_options::BITS),
     ] {
         heading(&mut out, name, "-");
         let rows: Vec<_> = bits

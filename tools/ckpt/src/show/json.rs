@@ -41,6 +41,9 @@ fn bits(record: &str) -> Option<Bits> {
         "Process" => process_flags::BITS,
         "Task" => task_flags::BITS,
         "Timer" => timer_flags::BITS,
+        "SeccompFilter" => seccomp_flags::BITS,
+        "Scheduling" => scheduling_flags::BITS,
+        "MmOptions" => mm_options::BITS,
         _ => return None,
     })
 }

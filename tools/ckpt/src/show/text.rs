@@ -66,6 +66,7 @@ struct Entry<'a> {
     id: u32,
     process: &'a Process,
     tasks: Vec<(u32, &'a Task)>,
+    timers: usize,
 }
 
 pub fn image(
@@ -90,6 +91,7 @@ pub fn image(
                         id: record.id,
                         process,
                         tasks: vec![],
+                        timers: 0,
                     });
                 }
             }
@@ -100,6 +102,16 @@ pub fn image(
                         .find(|entry| entry.id == task.process.get());
                     if let Some(entry) = of {
                         entry.tasks.push((record.id, task));
+                    }
+                }
+            }
+            Kind::Timers => {
+                if let Ok((of, timers)) = record.get_array::<Timers>() {
+                    let of = processes
+                        .iter_mut()
+                        .find(|entry| entry.id == of.process.get());
+                    if let Some(entry) = of {
+                        entry.timers = timers.len();
                     }
                 }
             }
@@ -187,6 +199,23 @@ impl Show<'_, '_> {
             }
             if flags & process_flags::STOPPED != 0 {
                 notes.push_str(", stopped");
+            }
+            if let Some((_, task)) = entry.tasks.first() {
+                if let Some((cred, _)) = self.objects.get_as::<Cred>(task.cred.get()) {
+                    let _ = write!(notes, ", user {}", cred.uid);
+                }
+                if task.seccomp_filter.get() != 0
+                    || task.flags.get() & task_flags::SECCOMP_STRICT != 0
+                {
+                    notes.push_str(", seccomp");
+                }
+            }
+            match entry.timers {
+                0 => {}
+                1 => notes.push_str(", 1 timer"),
+                timers => {
+                    let _ = write!(notes, ", {timers} timers");
+                }
             }
             let indent = depth * 2;
             self.line(format_args!(

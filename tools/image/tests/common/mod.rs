@@ -352,6 +352,19 @@ pub fn tree() -> Vec<u8> {
         },
         &[fds.as_bytes()],
     );
+    let allow = SeccompInsn {
+        code: 6.into(),
+        jt: 0,
+        jf: 0,
+        k: 0x7fff_0000.into(),
+    };
+    let filter = SeccompFilter {
+        prev: 0.into(),
+        flags: seccomp_flags::LOG.into(),
+        count: 1.into(),
+        reserved: 0.into(),
+    };
+    b.object(&filter, &[allow.as_bytes()]);
     let sighand = b.sighand();
     let rw = vma_flags::READ | vma_flags::WRITE | vma_flags::MAYREAD | vma_flags::MAYWRITE;
     let rx = vma_flags::READ | vma_flags::EXEC | vma_flags::MAYREAD | vma_flags::MAYEXEC;
@@ -420,6 +433,25 @@ pub fn tree() -> Vec<u8> {
         chooses_ids: 0.into(),
     };
     b.put(&timers, &[timer.as_bytes()]);
+    let dispatch = Dispatch {
+        task: leader.into(),
+        len: 0x1000.into(),
+        selector: 0x50_0000.into(),
+        ..FromZeros::new_zeroed()
+    };
+    b.put(&dispatch, &[]);
+    let scheduling = Scheduling {
+        task: leader.into(),
+        runtime_ns: 3_000_000.into(),
+        ..FromZeros::new_zeroed()
+    };
+    b.put(&scheduling, &[]);
+    let options = MmOptions {
+        process: root.into(),
+        flags: mm_options::NO_THP.into(),
+        ..FromZeros::new_zeroed()
+    };
+    b.put(&options, &[]);
     let usage = Usage {
         task: leader.into(),
         start_boottime_ns: 12_000_000_000i64.into(),
