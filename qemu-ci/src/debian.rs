@@ -15,8 +15,11 @@ use std::path::PathBuf;
 use xshell::Shell;
 use xshell::cmd;
 
-/// The release that build roots and guest disks are made of.
+/// The release that build roots and the tests' guest disk are made of.
 pub const SUITE: &str = "trixie";
+
+/// The release whose CRIU copes with this kernel.
+pub const CRIU_SUITE: &str = "forky";
 
 /// Where the archive is when the machine's own configuration names no mirror of it.
 const DEFAULT_MIRROR: &str = "http://deb.debian.org/debian";
@@ -128,14 +131,16 @@ fn last_line(text: &[u8]) -> String {
     String::from_utf8_lossy(text).lines().rfind(|line| !line.is_empty()).unwrap_or("no reason given").to_owned()
 }
 
-/// Makes a root file system of [`SUITE`] with `packages` in `dir`, which must not exist; root owns it.
-pub fn bootstrap(ctx: &Context, packages: &[&str], dir: &Path, step: &mut Step, log: &str) -> Result<()> {
-    let source = format!("deb {} {SUITE} main", mirror(&Shell::new()?));
+/// Makes a root file system of `suite` with `packages` in `dir`, which must not exist; root owns it.
+pub fn bootstrap(ctx: &Context, suite: &str, packages: &[&str], dir: &Path, step: &mut Step, log: &str) -> Result<()> {
+    let source = format!("deb {} {suite} main", mirror(&Shell::new()?));
     let mut command = process::as_root("mmdebstrap");
     command
         .args(["--variant=minbase", "--architectures=amd64"])
+        // A mirror's index of a suite that moves seldom may be past its date.
+        .arg("--aptopt=Acquire::Check-Valid-Until \"false\"")
         .arg(format!("--include={}", packages.join(",")))
-        .arg(SUITE)
+        .arg(suite)
         .arg(dir)
         .arg(source);
     process::run(command, &ctx.log(log), step, |_, line| line.strip_prefix("I: ").map(str::to_owned))

@@ -14,28 +14,35 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// What the guest's Debian holds beyond the minimum.
-const PACKAGES: &[&str] = &["python3"];
-
 const DEBIAN_SIZE: &str = "1500M";
 
 /// Space for images; the file is sparse.
 const SCRATCH_BYTES: u64 = 2 << 30;
 
-/// The disk with Debian's root file system, made when it is not there.
+/// The disk with the Debian that the tests use.
 pub fn debian(ctx: &Context) -> Result<PathBuf> {
+    root(ctx, debian::SUITE, &["python3"])
+}
+
+/// The disk with the Debian that has the CRIU to compare with.
+pub fn criu(ctx: &Context) -> Result<PathBuf> {
+    root(ctx, debian::CRIU_SUITE, &["criu"])
+}
+
+/// A disk with the root file system of `suite` and `packages` beyond the minimum, made when it is not there.
+fn root(ctx: &Context, suite: &str, packages: &[&str]) -> Result<PathBuf> {
     let _lock = ctx.lock_shared()?;
-    let key = files::short_digest([debian::SUITE, DEBIAN_SIZE].iter().chain(PACKAGES));
-    let disk = ctx.cache.join("disk").join(format!("{}-{key}.ext4", debian::SUITE));
+    let key = files::short_digest([suite, DEBIAN_SIZE].iter().chain(packages));
+    let disk = ctx.cache.join("disk").join(format!("{suite}-{key}.ext4"));
     if disk.exists() {
         return Ok(disk);
     }
     ctx.require_space(3)?;
-    let mut step = Step::start(format!("guest disk with Debian {}", debian::SUITE));
+    let mut step = Step::start(format!("guest disk with Debian {suite}"));
     let (root, image) = (ctx.cache.join("disk/new"), ctx.cache.join("disk/new.ext4"));
     debian::remove_root_tree(&root)?;
     files::remove(&image)?;
-    debian::bootstrap(ctx, PACKAGES, &root, &mut step, "guest-disk")?;
+    debian::bootstrap(ctx, suite, packages, &root, &mut step, "guest-disk")?;
     // Made here, so that a mke2fs that runs as root leaves us the owner.
     File::create(&image).with_context(|| image.display().to_string())?;
     let mut command = process::as_root("mke2fs");

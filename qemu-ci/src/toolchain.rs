@@ -155,7 +155,7 @@ fn build_root(ctx: &Context, id: &str) -> Result<PathBuf> {
     let temp = dir.join("new");
     fs::create_dir_all(&dir)?;
     debian::remove_root_tree(&temp)?;
-    debian::bootstrap(ctx, PACKAGES, &temp, &mut step, "build-root")?;
+    debian::bootstrap(ctx, debian::SUITE, PACKAGES, &temp, &mut step, "build-root")?;
     let mounts = [ROOT_SOURCE, ROOT_OUTPUT].map(|path| temp.join(&path[1..]));
     if !process::as_root("mkdir").arg("-p").args(mounts).status()?.success() {
         bail!("{}: cannot be written", temp.display());
