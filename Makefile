@@ -4,7 +4,7 @@
 XTASK = @./qemu-ci/run
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fetch prepare build boot series series-check members support check clean
+.PHONY: help demo test bench fetch prepare build boot series series-check members support check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -14,6 +14,9 @@ demo: ## python3 is checkpointed while it works, and goes on after a reboot
 
 test: ## unit tests, then every selftest in the lean and in the debug kernel
 	$(XTASK) test $(ARGS)
+
+bench: ## measure beside CRIU and what the kernel takes for the like (ARGS=--quick: fewer runs)
+	$(XTASK) bench $(ARGS)
 
 fetch: ## get the kernel source (KSRC=/path/to/linux takes a tree of yours)
 	$(XTASK) fetch $(ARGS)

@@ -6,13 +6,19 @@ use anyhow::bail;
 use clap::ValueEnum;
 use std::collections::BTreeMap;
 
-/// The kernels that are built and tested.
+/// The kernels that are built, tested and measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Flavour {
     /// What a release looks like, less all that the guest does not need.
     Lean,
     /// The same with KASAN, lockdep, kmemleak and the like.
     Debug,
+    /// The lean one with what CRIU needs, for the benchmark.
+    #[value(skip)]
+    Bench,
+    /// The same without `CONFIG_CHECKPOINT`.
+    #[value(skip)]
+    BenchOff,
 }
 
 impl Flavour {
@@ -21,6 +27,8 @@ impl Flavour {
         match self {
             Self::Lean => "lean",
             Self::Debug => "debug",
+            Self::Bench => "bench",
+            Self::BenchOff => "bench-off",
         }
     }
 
@@ -28,9 +36,13 @@ impl Flavour {
     pub fn fragments(self) -> &'static [&'static str] {
         const LEAN: &str = include_str!("../config/lean.config");
         const DEBUG: &str = include_str!("../config/debug.config");
+        const BENCH: &str = include_str!("../config/bench.config");
+        const IDLE: &str = include_str!("../config/idle.config");
         match self {
             Self::Lean => &[LEAN],
             Self::Debug => &[LEAN, DEBUG],
+            Self::Bench => &[LEAN, BENCH],
+            Self::BenchOff => &[LEAN, BENCH, IDLE],
         }
     }
 }

@@ -83,6 +83,13 @@ pub fn remove(path: &Path) -> Result<()> {
     result.with_context(|| format!("{}: cannot be removed", path.display()))
 }
 
+/// `text` with `new` between the lines `begin` and `end`; `None` when it has none.
+pub fn between(text: &str, begin: &str, end: &str, new: &str) -> Option<String> {
+    let (before, rest) = text.split_once(begin)?;
+    let (_, after) = rest.split_once(end)?;
+    Some(format!("{before}{begin}\n\n{new}{end}{after}"))
+}
+
 /// All regular files and symbolic links below `dir`, relative to it, in order; `skip` names what is left out.
 pub fn walk(dir: &Path, skip: &dyn Fn(&Path) -> bool) -> Result<Vec<PathBuf>> {
     fn descend(dir: &Path, rel: &Path, skip: &dyn Fn(&Path) -> bool, found: &mut Vec<PathBuf>) -> Result<()> {
@@ -244,5 +251,14 @@ mod tests {
     #[test]
     fn digest_tells_parts_apart() {
         assert_ne!(digest(["ab", "c"]), digest(["a", "bc"]));
+    }
+
+    #[test]
+    fn only_what_is_between_the_markers_changes() {
+        let old = "before\n<!-- b -->\nold\n<!-- e -->\nafter\n";
+        let new = between(old, "<!-- b -->", "<!-- e -->", "table\n\n").unwrap();
+        assert_eq!(new, "before\n<!-- b -->\n\ntable\n\n<!-- e -->\nafter\n");
+        assert_eq!(between(&new, "<!-- b -->", "<!-- e -->", "table\n\n").unwrap(), new);
+        assert_eq!(between("no markers", "<!-- b -->", "<!-- e -->", "table"), None);
     }
 }

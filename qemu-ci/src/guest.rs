@@ -28,6 +28,9 @@ use std::time::Instant;
 
 const QEMU: &str = "qemu-system-x86_64";
 
+/// MiB of memory that the tests need.
+pub const MEMORY: u32 = 3072;
+
 /// How long the probe of KVM may take.
 const PROBE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -47,8 +50,19 @@ pub enum Mode {
     Test,
     /// Plays the guest's half of the demonstration.
     Demo,
+    /// Runs the benchmark.
+    Bench,
     /// Gives the user a shell on the first serial port.
     Shell,
+}
+
+/// How the guest's processors run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Two of them, as fast as the host can.
+    Free,
+    /// One, emulated; each instruction takes a nanosecond of the guest's time, and sleeping takes no time of the host's.
+    Counted,
 }
 
 /// Everything that one boot needs.
@@ -61,8 +75,12 @@ pub struct Boot<'a> {
     pub initramfs: &'a Path,
     /// Debian's root file system; it is not changed.
     pub debian: &'a Path,
-    /// The disk that outlives the boot.
-    pub scratch: &'a Path,
+    /// The disk that outlives the boot, if it has one.
+    pub scratch: Option<&'a Path>,
+    /// How its processors run.
+    pub pace: Pace,
+    /// MiB of memory.
+    pub memory: u32,
     /// The processor.
     pub cpu: Cpu,
     /// What init does.
@@ -122,16 +140,25 @@ impl Boot<'_> {
     }
 
     fn qemu(&self, ctx: &Context) -> Result<Command> {
-        let kvm = kvm_works(ctx, self.kernel)?;
+        let kvm = self.pace == Pace::Free && kvm_works(ctx, self.kernel)?;
         let cpu = match (self.cpu, kvm) {
             (Cpu::Max, true) => "max",
             // Emulated, these two copy a byte at a time.
             (Cpu::Max, false) => "max,-erms,-fsrm",
             (Cpu::Fxsr, _) => "qemu64",
         };
-        let mut command = qemu(if kvm { "kvm" } else { "tcg,thread=multi" }, self.kernel);
-        command.args(["-cpu", cpu, "-smp", "2", "-m", "3072", "-initrd"]).arg(self.initramfs);
-        for (disk, snapshot) in [(self.debian, "on"), (self.scratch, "off")] {
+        let (accel, smp) = match self.pace {
+            Pace::Free if kvm => ("kvm", "2"),
+            Pace::Free => ("tcg,thread=multi", "2"),
+            Pace::Counted => ("tcg,thread=single", "1"),
+        };
+        let mut command = qemu(accel, self.kernel);
+        command.args(["-cpu", cpu, "-smp", smp, "-m", &self.memory.to_string(), "-initrd"]).arg(self.initramfs);
+        if self.pace == Pace::Counted {
+            command.args(["-icount", "shift=0,sleep=off"]);
+        }
+        for (disk, snapshot) in [(Some(self.debian), "on"), (self.scratch, "off")] {
+            let Some(disk) = disk else { continue };
             let disk = disk.to_string_lossy().replace(',', ",,");
             command.arg("-drive").arg(format!("file={disk},format=raw,if=virtio,cache=unsafe,snapshot={snapshot}"));
         }
@@ -143,6 +170,7 @@ impl Boot<'_> {
         let mode = match self.mode {
             Mode::Test => "test",
             Mode::Demo => "demo",
+            Mode::Bench => "bench",
             Mode::Shell => "shell",
         };
         // The time limits of the kernel's watchdogs suit real processors; an emulated one may be slow, but not that slow.

@@ -135,6 +135,11 @@ impl<'a> Builder<'a> {
         Ok(objects)
     }
 
+    /// The kernel of `flavour` as it was linked; there once it has been built.
+    pub fn vmlinux(&self, flavour: Flavour) -> PathBuf {
+        self.output(flavour).join("vmlinux")
+    }
+
     /// What bindgen made of the headers for the kernel of `flavour`; there once it has been built.
     pub fn bindings(&self, flavour: Flavour) -> PathBuf {
         self.output(flavour).join("rust/bindings/bindings_generated.rs")
@@ -142,6 +147,11 @@ impl<'a> Builder<'a> {
 
     fn output(&self, flavour: Flavour) -> PathBuf {
         self.dir.join(format!("out-{}-{}", flavour.name(), self.toolchain.id))
+    }
+
+    /// Which Linux it is.
+    pub fn version(&self) -> &str {
+        &self.source.record.version
     }
 
     /// The tree, with the overlay on it.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Builds the kernels, boots them and runs the tests; the Makefile's targets are its subcommands.
 
+mod bench;
 mod check;
 mod config;
 mod context;
@@ -86,6 +87,8 @@ enum Task {
         /// Only selftests whose name matches one of these patterns, with commas in between.
         filter: Option<String>,
     },
+    /// Measures checkpoint and restart beside CRIU and what the kernel takes for the like.
+    Bench(bench::Options),
     /// Shows a checkpoint of a working program, and its restart after a reboot.
     Demo(Machine),
     /// Writes the mailable series and checks that it applies.
@@ -183,6 +186,7 @@ fn run(task: Task) -> Result<bool> {
             let kernels = kernel.map_or_else(|| vec![Flavour::Lean, Flavour::Debug], |kernel| vec![kernel]);
             return Ok(suite::test(&ctx, &suite::Options { kernels, cpu: machine.cpu, long, filter }));
         }
+        Task::Bench(options) => return bench::bench(&ctx, &options),
         Task::Demo(machine) => suite::demo(&ctx, machine.cpu)?,
         Task::Series { out, build } => series::series(&ctx, out, build)?,
         Task::Members { bindings, kernel } => {
@@ -216,7 +220,7 @@ fn clean(ctx: &Context, all: bool) -> Result<()> {
         let _lock = ctx.lock_shared()?;
         debian::remove_root_tree(&ctx.cache.join("toolchain"))?;
         debian::remove_root_tree(&ctx.cache.join("disk"))?;
-        dirs.extend(["work", "source", "download", "apt", "xtask"].map(|dir| ctx.cache.join(dir)));
+        dirs.extend(["work", "bench", "source", "download", "apt", "xtask"].map(|dir| ctx.cache.join(dir)));
     }
     for dir in dirs {
         files::remove(&dir)?;

@@ -7,7 +7,9 @@ use crate::disk;
 use crate::guest::Boot;
 use crate::guest::Cpu;
 use crate::guest::Ended;
+use crate::guest::MEMORY;
 use crate::guest::Mode;
+use crate::guest::Pace;
 use crate::initramfs;
 use crate::kernel::Builder;
 use crate::ktap;
@@ -44,6 +46,7 @@ fn limit(flavour: Flavour, long: bool) -> Duration {
     let minutes = match flavour {
         Flavour::Lean => 20,
         Flavour::Debug => 60,
+        Flavour::Bench | Flavour::BenchOff => 60,
     };
     Duration::from_secs(60 * minutes * if long { 6 } else { 1 })
 }
@@ -135,7 +138,9 @@ fn run_tests(ctx: &Context, options: &Options, results: &mut Results) -> Result<
                 kernel: &kernel,
                 initramfs: &parts.initramfs,
                 debian: &parts.debian,
-                scratch: &scratch,
+                scratch: Some(&scratch),
+                pace: Pace::Free,
+                memory: MEMORY,
                 cpu: options.cpu,
                 mode: Mode::Test,
                 number,
@@ -175,14 +180,15 @@ fn test_boot(ctx: &Context, boot: &Boot<'_>, results: &mut Results) -> Result<()
     Ok(())
 }
 
-fn console(ctx: &Context, boot: &Boot<'_>) -> Result<String> {
+/// The kernel's log of a boot.
+pub fn console(ctx: &Context, boot: &Boot<'_>) -> Result<String> {
     let path = boot.console(ctx);
     let bytes = fs::read(&path).with_context(|| path.display().to_string())?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Fails when the guest had to be ended, or when its kernel reported something.
-fn judge(ctx: &Context, boot: &Boot<'_>, ended: Ended, log: &str) -> Result<()> {
+pub fn judge(ctx: &Context, boot: &Boot<'_>, ended: Ended, log: &str) -> Result<()> {
     let path = boot.console(ctx);
     if let Some(excerpt) = logscan::reports(log) {
         bail!("the kernel reported, full log in {}\n{excerpt}", path.display());
@@ -205,7 +211,9 @@ pub fn demo(ctx: &Context, cpu: Cpu) -> Result<()> {
             kernel: &kernel,
             initramfs: &parts.initramfs,
             debian: &parts.debian,
-            scratch: &scratch,
+            scratch: Some(&scratch),
+            pace: Pace::Free,
+            memory: MEMORY,
             cpu,
             mode: Mode::Demo,
             number,
@@ -244,7 +252,9 @@ pub fn boot(ctx: &Context, flavour: Flavour, cpu: Cpu, shell: bool, number: u32,
         kernel: &kernel,
         initramfs: &parts.initramfs,
         debian: &parts.debian,
-        scratch: &scratch,
+        scratch: Some(&scratch),
+        pace: Pace::Free,
+        memory: MEMORY,
         cpu,
         mode: if shell { Mode::Shell } else { Mode::Test },
         number,

@@ -127,13 +127,6 @@ fn markdown(parts: &[Part]) -> String {
     text
 }
 
-/// `readme` with `table` between the markers; `None` when it has none.
-fn insert(readme: &str, table: &str) -> Option<String> {
-    let (before, rest) = readme.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n\n{table}{END}{after}"))
-}
-
 fn readme(repo: &Path) -> Result<String> {
     match fs::read_to_string(repo.join("README.md")) {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(String::new()),
@@ -152,7 +145,7 @@ pub fn support(ctx: &Context, write: bool) -> Result<()> {
         ui::say(table.trim_end());
         return Ok(());
     }
-    let Some(new) = insert(&readme(&ctx.repo)?, &table) else {
+    let Some(new) = files::between(&readme(&ctx.repo)?, BEGIN, END, &table) else {
         bail!("README.md has no place for the table: two lines are wanted, {BEGIN} and {END}");
     };
     let changed = files::write_if_changed(&ctx.repo.join("README.md"), new)?;
@@ -169,7 +162,7 @@ pub fn check(repo: &Path) -> Result<Outcome> {
     let (parts, mut problems) = read(repo)?;
     let readme = readme(repo)?;
     let rows = parts.iter().map(|part| part.rows.len()).sum::<usize>();
-    let state = match insert(&readme, &markdown(&parts)) {
+    let state = match files::between(&readme, BEGIN, END, &markdown(&parts)) {
         None => "README.md has no markers for them yet, not compared",
         Some(new) => {
             if new != readme {
@@ -206,14 +199,5 @@ mod tests {
         assert_eq!(error("== T\na | soon |"), "line 2: soon: no such status");
         assert_eq!(error("== T\na | refused x |"), "line 2: a message in quotes is wanted");
         assert_eq!(error("== T\na | supported |"), "line 2: a: no selftest proves it");
-    }
-
-    #[test]
-    fn only_what_is_between_the_markers_changes() {
-        let old = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
-        let new = insert(&old, "table\n\n").unwrap();
-        assert_eq!(new, format!("before\n{BEGIN}\n\ntable\n\n{END}\nafter\n"));
-        assert_eq!(insert(&new, "table\n\n").unwrap(), new);
-        assert_eq!(insert("no markers", "table"), None);
     }
 }

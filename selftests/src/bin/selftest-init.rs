@@ -2,9 +2,9 @@
 
 //! The first process of the test guest.
 //!
-//! The kernel command line says what to do: `ckpt.mode=test|demo|shell`, `ckpt.boot=1|2`, and
-//! optionally `ckpt.filter=GLOB[,GLOB ...]`, `ckpt.long=1` and `ckpt.digits=N`. The console of the
-//! kernel is the first serial port; results go to the second.
+//! The kernel command line says what to do: `ckpt.mode=test|demo|shell|bench`, `ckpt.boot=1|2`, and
+//! optionally `ckpt.filter=GLOB[,GLOB ...]`, `ckpt.long=1`, `ckpt.digits=N` and `ckpt.bench=OPTION`.
+//! The console of the kernel is the first serial port; results go to the second.
 
 use anyhow::{
     bail,
@@ -36,7 +36,10 @@ use std::os::unix::fs::{
     chroot,
     PermissionsExt, //
 };
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{
+    CommandExt,
+    ExitStatusExt, //
+};
 use std::path::{
     Path,
     PathBuf, //
@@ -81,6 +84,10 @@ fn run() -> Result<()> {
     mount_all()?;
     let options = Options::read()?;
     match options.mode.as_str() {
+        "bench" => return bench(&options),
+        _ => mount("/dev/vdb", SCRATCH, "ext4", 0)?,
+    }
+    match options.mode.as_str() {
         "test" => test(&options),
         "demo" => demo(&options),
         "shell" => shell(),
@@ -95,6 +102,7 @@ struct Options {
     filter: Option<String>,
     long: bool,
     digits: u32,
+    bench: Vec<String>,
 }
 
 impl Options {
@@ -103,13 +111,14 @@ impl Options {
     }
 
     fn parse(line: &str) -> Result<Self> {
-        let value = |name: &str| {
-            line.split_whitespace().find_map(|w| {
+        let values = |name: &'static str| {
+            line.split_whitespace().filter_map(move |w| {
                 w.strip_prefix("ckpt.")?
                     .strip_prefix(name)?
                     .strip_prefix('=')
             })
         };
+        let value = |name| values(name).next();
         Ok(Self {
             mode: value("mode").unwrap_or("test").to_owned(),
             boot: value("boot").unwrap_or("1").parse().context("ckpt.boot")?,
@@ -119,6 +128,7 @@ impl Options {
                 .unwrap_or("5000")
                 .parse()
                 .context("ckpt.digits")?,
+            bench: values("bench").map(str::to_owned).collect(),
         })
     }
 }
@@ -165,7 +175,6 @@ fn mount_all() -> Result<()> {
             mount(kind, target, kind, 0)?;
         }
     }
-    mount("/dev/vdb", SCRATCH, "ext4", 0)?;
     if Path::new("/dev/vda").exists() {
         mount("/dev/vda", DEBIAN, "ext4", 0)?;
     }
@@ -398,6 +407,48 @@ fn kmemleak(control: &Path) -> Result<Outcome> {
         "" => Outcome::Pass,
         report => Outcome::Fail(report.to_owned()),
     })
+}
+
+/// Runs the benchmark.
+fn bench(options: &Options) -> Result<()> {
+    for name in ["bench", "ckpt", "rstr"] {
+        fs::copy(Path::new("/bin").join(name), Path::new("/tmp").join(name))
+            .with_context(|| format!("copy {name}"))?;
+    }
+    let mut out = results()?;
+    switch_root()?;
+    let bench = Command::new("/tmp/bench")
+        .arg("run")
+        .args(&options.bench)
+        .env("PATH", "/tmp:/usr/sbin:/usr/bin:/sbin:/bin")
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(out.try_clone()?)
+        .spawn()
+        .context("bench")?;
+    // Whoever loses its parent comes here, and its number is taken until it is waited for.
+    let status = loop {
+        let mut status = 0;
+        // SAFETY: `status` is valid for writing.
+        if sys::cvt(unsafe { libc::waitpid(-1, &mut status, 0) })? == bench.id() as i32 {
+            break ExitStatus::from_raw(status);
+        }
+    };
+    writeln!(out, "bench ended: {status}")?;
+    Ok(())
+}
+
+/// Makes Debian's file system the root of the mount namespace: CRIU wants the tree, and itself, to
+/// have that for their root directory.
+fn switch_root() -> Result<()> {
+    for dir in ["/proc", "/sys", "/dev", "/tmp"] {
+        mount(dir, &format!("{DEBIAN}{dir}"), "none", libc::MS_MOVE)?;
+    }
+    std::env::set_current_dir(DEBIAN)?;
+    mount(".", "/", "none", libc::MS_MOVE)?;
+    chroot(".")?;
+    std::env::set_current_dir("/")?;
+    Ok(())
 }
 
 /// A shell on the console.
