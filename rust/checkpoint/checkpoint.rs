@@ -53,6 +53,7 @@ mod timers;
 mod tree;
 mod usage;
 
+use files::external;
 use hold::Hold;
 use hold_fd::{
     HoldRef,
@@ -79,6 +80,7 @@ struct Call<'a> {
     args: &'a bindings::checkpoint_args,
     timeout_ms: u32,
     lease_ms: u32,
+    external: KVVec<external::Request>,
     stream: Option<Stream>,
     log: Option<ARef<File>>,
     start: Instant<Monotonic>,
@@ -109,7 +111,10 @@ impl<'a> Call<'a> {
     fn new(args: &'a bindings::checkpoint_args) -> Result<Self> {
         let modes = args.flags & (HOLD | HELD | CHECK | RELEASE | NO_SNAPSHOT);
 
-        if modes != args.flags || args.reserved != 0 {
+        if modes != args.flags || args.reserved != 0 || args.reserved2 != 0 {
+            return Err(EINVAL);
+        }
+        if modes & HOLD != 0 && args.nr_external != 0 {
             return Err(EINVAL);
         }
         match modes {
@@ -144,6 +149,7 @@ impl<'a> Call<'a> {
             args,
             timeout_ms: millis(args.timeout_ms)?,
             lease_ms: millis(args.lease_ms)?,
+            external: external(args)?,
             stream,
             log,
             start: Instant::now(),
@@ -174,7 +180,7 @@ impl<'a> Call<'a> {
         stats: &mut bindings::checkpoint_stats,
         report: &mut Report,
     ) -> Result<c_long> {
-        let result = save::capture(hold, self.stream.as_ref(), flags, report);
+        let result = save::capture(hold, self.stream.as_ref(), &self.external, flags, report);
 
         if result.is_err() && !self.has(HELD) || flags & RELEASE != 0 {
             hold.release_early();
@@ -211,6 +217,33 @@ impl<'a> Call<'a> {
             self.capture(&mut hold, self.args.flags | RELEASE, stats, report)
         }
     }
+}
+
+/// What the caller says of descriptors that lead outside the tree. EFAULT, EINVAL, E2BIG.
+fn external(args: &bindings::checkpoint_args) -> Result<KVVec<external::Request>> {
+    let mut list = KVVec::new();
+    if args.nr_external > bindings::CHECKPOINT_EXTERNAL_MAX {
+        return Err(E2BIG);
+    }
+    for index in 0..args.nr_external {
+        // SAFETY: The struct consists of integers only.
+        let entry: bindings::checkpoint_external = unsafe { read_entry(args.external, index) }?;
+        let action = match entry.action {
+            bindings::CHECKPOINT_EXTERNAL_SUPPLY => external::Action::Supply,
+            bindings::CHECKPOINT_EXTERNAL_DROP => external::Action::Drop,
+            _ => return Err(EINVAL),
+        };
+        if entry.reserved != 0 || entry.pid < 0 || entry.fd < -1 {
+            return Err(EINVAL);
+        }
+        let request = external::Request {
+            pid: entry.pid,
+            fd: u32::try_from(entry.fd).ok(),
+            action,
+        };
+        list.push(request, GFP_KERNEL)?;
+    }
+    Ok(list)
 }
 
 /// checkpoint(2).
@@ -292,17 +325,64 @@ unsafe fn read_user<T: Copy + Default>(ptr: u64) -> Result<T> {
     Ok(value)
 }
 
+/// Reads entry number `index` of an array of the caller. EFAULT.
+///
+/// # Safety
+///
+/// As for [`read_user`].
+unsafe fn read_entry<T: Copy + Default>(array: u64, index: u32) -> Result<T> {
+    let size = u64::try_from(core::mem::size_of::<T>())?;
+    let at = array.checked_add(u64::from(index) * size).ok_or(EFAULT)?;
+    // SAFETY: By the safety requirement.
+    unsafe { read_user(at) }
+}
+
+/// Reads an absolute path of the caller, without slashes at its end. EFAULT, EINVAL.
+fn read_path(ptr: u64, len: u32) -> Result<KVec<u8>> {
+    if !(1..bindings::PATH_MAX).contains(&len) {
+        return Err(EINVAL);
+    }
+    let mut path = KVec::from_elem(0u8, usize::try_from(len)?, GFP_KERNEL)?;
+    let at = UserPtr::from_addr(usize::try_from(ptr)?);
+    UserSlice::new(at, path.len())
+        .reader()
+        .read_slice(&mut path)?;
+    if !path.starts_with(b"/") || path.contains(&0) {
+        return Err(EINVAL);
+    }
+    while path.ends_with(b"/") {
+        path.pop();
+    }
+    Ok(path)
+}
+
+/// Where the caller has directories and files now. EFAULT, EINVAL, E2BIG.
+fn relocations(args: &bindings::restart_args) -> Result<KVVec<plan::Relocation>> {
+    let mut list = KVVec::new();
+    if args.nr_relocate > bindings::RESTART_RELOCATE_MAX {
+        return Err(E2BIG);
+    }
+    for index in 0..args.nr_relocate {
+        // SAFETY: The struct consists of integers only.
+        let entry: bindings::restart_relocate = unsafe { read_entry(args.relocate, index) }?;
+        let relocation = plan::Relocation {
+            from: read_path(entry.from, entry.from_len)?,
+            to: read_path(entry.to, entry.to_len)?,
+        };
+        list.push(relocation, GFP_KERNEL)?;
+    }
+    Ok(list)
+}
+
 /// The descriptors that the caller supplies. EBADF, EFAULT, EINVAL, E2BIG.
 fn supplied(args: &bindings::restart_args) -> Result<KVVec<plan::Supplied>> {
     if args.nr_inherit > bindings::RESTART_INHERIT_MAX {
         return Err(E2BIG);
     }
     let mut list = KVVec::with_capacity(usize::try_from(args.nr_inherit)?, GFP_KERNEL)?;
-    let size = u64::try_from(core::mem::size_of::<bindings::restart_inherit>())?;
-    for index in 0..u64::from(args.nr_inherit) {
-        let at = args.inherit.checked_add(index * size).ok_or(EFAULT)?;
+    for index in 0..args.nr_inherit {
         // SAFETY: The struct consists of integers only.
-        let entry = unsafe { read_user::<bindings::restart_inherit>(at) }?;
+        let entry: bindings::restart_inherit = unsafe { read_entry(args.inherit, index) }?;
         if entry.reserved != 0 || entry.pid < 0 {
             return Err(EINVAL);
         }
@@ -350,7 +430,10 @@ pub unsafe extern "C" fn rust_restart(args: *const bindings::restart_args) -> c_
         let start = Instant::<Monotonic>::now();
         let known = FROZEN | FILES_KEEP | FILES_TRUNCATE | FORCE | CLOCKS_KEEP;
         let both = FILES_KEEP | FILES_TRUNCATE;
-        if args.flags & !known != 0 || args.flags & both == both || args.reserved != 0 {
+        if args.flags & !known != 0 || args.flags & both == both {
+            return Err(EINVAL);
+        }
+        if args.reserved != 0 || args.reserved2 != 0 {
             return Err(EINVAL);
         }
         let frozen = args.flags & FROZEN != 0;
@@ -380,6 +463,7 @@ pub unsafe extern "C" fn rust_restart(args: *const bindings::restart_args) -> c_
             },
             keep_clocks: args.flags & CLOCKS_KEEP != 0,
             supplied: supplied(args)?,
+            relocations: relocations(args)?,
             hold_ms: frozen.then_some(DEFAULT_MS),
         };
 

@@ -126,9 +126,10 @@ pub(crate) fn save(saver: &mut Saver<'_>, held: &Held) -> Result<Option<u32>> {
 /// What chdir(2) says, with a line in the report.
 pub(crate) fn open(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<ARef<File>> {
     let (_, path) = record.get::<Fs>().map_err(|_| EINVAL)?;
-    let name: &kernel::str::BStr = path.as_ref();
+    let path = opening.locate(path)?;
+    let name = path.name();
     let flags = bindings::O_PATH | bindings::O_DIRECTORY;
-    files::open(path, flags)
+    files::open(&path, flags)
         .and_then(|dir| {
             // SAFETY: A file keeps its path as long as it lives.
             to_result(unsafe {

@@ -6,6 +6,7 @@
 #include <linux/checkpoint.h>
 #include <linux/sched/task_stack.h>
 #include <linux/wait.h>
+#include <uapi/linux/magic.h>
 #include <uapi/linux/wait.h>
 
 #include <asm/cpuid/api.h>
@@ -363,6 +364,24 @@ void checkpoint_pipe_slots(struct pipe_inode_info *pipe, u32 *head, u32 *tail)
 {
 	*head = pipe->head;
 	*tail = pipe->tail;
+}
+
+/* Whether @file is a fifo with a name, and not what pipe(2) makes. */
+bool checkpoint_is_fifo(struct file *file)
+{
+	return file_inode(file)->i_sb->s_magic != PIPEFS_MAGIC;
+}
+
+/* Whether @file was opened for reading when @pipe had no writer, and none came: see pipe_poll(). */
+bool checkpoint_pipe_no_writer_yet(struct file *file, struct pipe_inode_info *pipe)
+{
+	return (file->f_mode & (FMODE_READ | FMODE_WRITE)) == FMODE_READ &&
+	       file->f_pipe == pipe->w_counter;
+}
+
+void checkpoint_pipe_await_writer(struct file *file, struct pipe_inode_info *pipe)
+{
+	file->f_pipe = pipe->w_counter;
 }
 
 int checkpoint_may_chdir(const struct path *path)

@@ -18,8 +18,6 @@ pub(crate) enum Class {
     Seccomp,
     File,
     Pipe,
-    PipeReader,
-    PipeWriter,
     Shmem,
     Process,
 }

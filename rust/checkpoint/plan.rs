@@ -20,7 +20,7 @@ use crate::{
     files::{
         self,
         external,
-        pipe::Ends,
+        pipe::Pending,
         regular::Truncate, //
     },
     fs,
@@ -99,6 +99,36 @@ pub(crate) struct Supplied {
     pub(crate) file: ARef<File>,
 }
 
+/// Another place for a directory or a file of the image. Neither path ends in a slash.
+pub(crate) struct Relocation {
+    pub(crate) from: KVec<u8>,
+    pub(crate) to: KVec<u8>,
+}
+
+/// Where a path of the image leads now.
+pub(crate) enum Located<'a> {
+    Same(&'a [u8]),
+    Moved(KVec<u8>),
+}
+
+impl Located<'_> {
+    /// The path as a name for messages.
+    pub(crate) fn name(&self) -> &kernel::str::BStr {
+        kernel::str::BStr::from_bytes(self)
+    }
+}
+
+impl core::ops::Deref for Located<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Same(path) => path,
+            Self::Moved(path) => path,
+        }
+    }
+}
+
 /// When an open file comes back.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
@@ -115,20 +145,45 @@ pub(crate) type Open = fn(&mut Opening<'_>, &RecordRef<'static>) -> Result<ARef<
 pub(crate) struct Opening<'a> {
     pub(crate) policy: Policy,
     pub(crate) report: &'a mut Report,
+    relocations: &'a [Relocation],
     /// What to cut back at the end.
     pub(crate) truncate: KVVec<Truncate>,
-    /// Pipes by the ids of their records, with the ends that are still to be taken.
-    pub(crate) pipes: KVVec<(u32, Ends)>,
+    /// Pipes by the ids of their records.
+    pub(crate) pipes: KVVec<(u32, Pending)>,
 }
 
 impl<'a> Opening<'a> {
-    fn new(policy: Policy, report: &'a mut Report) -> Self {
+    fn new(policy: Policy, relocations: &'a [Relocation], report: &'a mut Report) -> Self {
         Self {
             policy,
             report,
+            relocations,
             truncate: KVVec::new(),
             pipes: KVVec::new(),
         }
+    }
+
+    /// Where `path` of the image leads now, by the first relocation that fits.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn locate<'p>(&self, path: &'p [u8]) -> Result<Located<'p>> {
+        for Relocation { from, to } in self.relocations {
+            let Some(rest) = path.strip_prefix(from.as_slice()) else {
+                continue;
+            };
+            if rest.is_empty() || rest.starts_with(b"/") {
+                let mut moved = KVec::with_capacity(to.len() + rest.len() + 1, GFP_KERNEL)?;
+                moved.extend_from_slice(to, GFP_KERNEL)?;
+                moved.extend_from_slice(rest, GFP_KERNEL)?;
+                if moved.is_empty() {
+                    moved.push(b'/', GFP_KERNEL)?;
+                }
+                return Ok(Located::Moved(moved));
+            }
+        }
+        Ok(Located::Same(path))
     }
 
     /// Opens or makes what `record` describes, if that is done in `stage`.
@@ -195,6 +250,7 @@ pub(crate) struct Blueprint {
     /// the tree has them.
     open: Pin<KBox<Mutex<KVVec<Option<ARef<File>>>>>>,
     supplied: KVVec<Supplied>,
+    relocations: KVVec<Relocation>,
     policy: Policy,
     /// What to cut back at the end.
     pub(crate) truncate: KVVec<Truncate>,
@@ -302,6 +358,7 @@ impl Blueprint {
             tasks: KVVec::new(),
             open: KBox::pin_init(new_mutex!(open), GFP_KERNEL)?,
             supplied: KVVec::new(),
+            relocations: KVVec::new(),
             policy: Policy::default(),
             truncate: KVVec::new(),
             _slots: slots,
@@ -619,12 +676,14 @@ impl Blueprint {
     }
 
     /// The file for descriptor `fd` of task `pid`: that of object `id`, or one that the caller
-    /// supplies.
+    /// supplies for just this descriptor.
     pub(crate) fn descriptor(&self, pid: Pid, fd: u32, id: u32) -> Result<ARef<File>> {
-        match self.object::<FileExternal>(id) {
-            Ok(_) => self.supply(pid, fd).cloned().ok_or(EBADF),
-            Err(_) => self.file(id),
+        if self.object::<FileExternal>(id).is_ok() {
+            if let Some(file) = self.supply(pid, fd) {
+                return Ok(file.clone());
+            }
         }
+        self.file(id)
     }
 
     fn supply(&self, pid: Pid, fd: u32) -> Option<&ARef<File>> {
@@ -644,10 +703,12 @@ impl Blueprint {
     pub(crate) fn prepare(
         &mut self,
         supplied: KVVec<Supplied>,
+        relocations: KVVec<Relocation>,
         policy: Policy,
         report: &mut Report,
     ) -> Result {
         self.supplied = supplied;
+        self.relocations = relocations;
         self.policy = policy;
         let mut first = Ok(());
         let uses_vdso = self
@@ -779,7 +840,7 @@ impl Blueprint {
 
     /// Opens all files that need no task; pipes and shared memory are made.
     fn open_early(&mut self, report: &mut Report) -> Result {
-        let mut opening = Opening::new(self.policy, report);
+        let mut opening = Opening::new(self.policy, &self.relocations, report);
         self.open_all(&mut opening, Stage::Early)?;
         self.truncate = opening.truncate;
         self.check_executables(report)
@@ -791,7 +852,8 @@ impl Blueprint {
     ///
     /// The first problem; all are listed in `report`.
     pub(crate) fn open_late(&self, report: &mut Report) -> Result {
-        self.open_all(&mut Opening::new(self.policy, report), Stage::Late)
+        let mut opening = Opening::new(self.policy, &self.relocations, report);
+        self.open_all(&mut opening, Stage::Late)
     }
 
     /// Opens what belongs to `stage`, in the order of the plan.
@@ -823,32 +885,64 @@ impl Blueprint {
         Ok(())
     }
 
-    /// Checks that the caller supplies what leads outside the tree.
+    /// Checks that the caller supplies what leads outside the tree. What is supplied for one
+    /// descriptor of an open file is also for the others that nothing is supplied for.
     fn check_supplied(&self, report: &mut Report) -> Result {
         let mut result = Ok(());
+        self.each_external(|pid, fd, position, record, description| {
+            let Some(file) = self.supply(pid, fd) else {
+                return Ok(());
+            };
+            if let Err(what) = external::accepts(record, fd, file) {
+                let name: &kernel::str::BStr = description.as_ref();
+                report.problem(
+                    Place::Fd(pid, fd),
+                    fmt!("{name}: leads outside the tree, {what}"),
+                );
+                result = Err(EBADF);
+            }
+            if let Some(slot) = self.open.lock().get_mut(position) {
+                slot.get_or_insert_with(|| file.clone());
+            }
+            Ok(())
+        })?;
+        self.each_external(|pid, fd, position, _, description| {
+            if self.open.lock().get(position).is_some_and(Option::is_none) {
+                let name: &kernel::str::BStr = description.as_ref();
+                report.problem(
+                    Place::Fd(pid, fd),
+                    fmt!("{name}: leads outside the tree, has to be supplied: --inherit-fd {fd}=N"),
+                );
+                result = Err(EBADF);
+            }
+            Ok(())
+        })?;
+        result
+    }
+
+    /// Calls `act` with each descriptor that the caller has to supply: task, number, position of
+    /// the object, record, description.
+    fn each_external(
+        &self,
+        mut act: impl FnMut(Pid, u32, usize, &FileExternal, &[u8]) -> Result,
+    ) -> Result {
         for index in 0..self.tasks.len() {
             let task = self.task(index)?;
-            let pid = task.tid.get();
             for entry in self.fds(task.files.get()) {
-                let fd = entry.fd.get();
-                let Ok((record, description)) = self.object::<FileExternal>(entry.file.get())
-                else {
-                    continue;
-                };
-                let name: &kernel::str::BStr = description.as_ref();
-                let place = Place::Fd(pid, fd);
-                let accepted = match self.supply(pid, fd) {
-                    None => Err("has to be supplied: --inherit-fd"),
-                    Some(file) => external::accepts(record, fd, file)
-                        .map_err(|_| "what is supplied is not open for its direction"),
-                };
-                if let Err(what) = accepted {
-                    report.problem(place, fmt!("{name}: leads outside the tree, {what}"));
-                    result = Err(EBADF);
+                let id = entry.file.get();
+                if let Ok((record, description)) = self.object::<FileExternal>(id) {
+                    let position = self.objects.index(id).ok_or(EINVAL)?;
+                    act(
+                        task.tid.get(),
+                        entry.fd.get(),
+                        position,
+                        record,
+                        description,
+                    )?;
                 }
             }
         }
-        result
+        Ok(())
     }
 
     /// What the caller should know, although it is in order.

@@ -74,6 +74,7 @@ use crate::{
         defect,
         Blueprint,
         Policy,
+        Relocation,
         Rest,
         Supplied, //
     },
@@ -758,6 +759,7 @@ pub(crate) struct Request {
     pub(crate) policy: Policy,
     pub(crate) keep_clocks: bool,
     pub(crate) supplied: KVVec<Supplied>,
+    pub(crate) relocations: KVVec<Relocation>,
     /// Leave the tree held, for so long at a time, in ms.
     pub(crate) hold_ms: Option<u32>,
 }
@@ -784,7 +786,12 @@ pub(crate) fn run(
     report: &mut Report,
 ) -> Result<Restarted> {
     let (mut blueprint, rest) = Blueprint::read(stream, report)?;
-    blueprint.prepare(request.supplied, request.policy, report)?;
+    blueprint.prepare(
+        request.supplied,
+        request.relocations,
+        request.policy,
+        report,
+    )?;
     blueprint.notes(report)?;
     let time_ns = TimeNs::enter(blueprint.machine()?, request.keep_clocks, report)?;
 

@@ -17,7 +17,10 @@ use kernel::{
 };
 
 use crate::{
-    files::pipe::Survey,
+    files::{
+        external::Request,
+        survey::Survey, //
+    },
     hold::{
         Held,
         Hold,
@@ -93,8 +96,8 @@ pub(crate) struct Saver<'a> {
     pub(crate) stream: Option<&'a Stream>,
     /// Files that the plan refers to by identity, kept so that no address comes to mean another.
     files: KVVec<ARef<File>>,
-    /// How much of each pipe is in the tree.
-    pub(crate) pipes: Survey,
+    /// What the tree has open.
+    pub(crate) survey: Survey<'a>,
     /// Numbers of the tasks of the tree, and whether each leads a process.
     tasks: RBTree<Pid, bool>,
     /// Which process has each table that threads share.
@@ -164,7 +167,7 @@ impl Saver<'_> {
     /// Walks the tree into the plan.
     fn tree(&mut self, tasks: &[Held]) -> Result {
         for held in tasks {
-            self.pipes.add(held)?;
+            self.survey.add(held)?;
             self.tasks
                 .try_create_and_insert(held.pid(), held.is_leader(), GFP_KERNEL)?;
         }
@@ -254,7 +257,8 @@ impl Saver<'_> {
 /// Saves what `hold` holds to `stream`, or, without one, only lists what is in the way.
 ///
 /// Returns when the image is complete. With `CHECKPOINT_RELEASE`, or when the hold is this call's
-/// own, the tree goes on as soon as its state is captured.
+/// own, the tree goes on as soon as its state is captured. `requests` is what the caller says of
+/// descriptors that lead outside.
 ///
 /// # Errors
 ///
@@ -263,6 +267,7 @@ impl Saver<'_> {
 pub(crate) fn capture(
     hold: &mut Hold,
     stream: Option<&Stream>,
+    requests: &[Request],
     flags: u64,
     report: &mut Report,
 ) -> Result<Stats> {
@@ -274,7 +279,7 @@ pub(crate) fn capture(
         memory: KVVec::new(),
         stream,
         files: KVVec::new(),
-        pipes: Survey::new(),
+        survey: Survey::new(requests),
         tasks: RBTree::new(),
         owners: RBTree::new(),
         encoder: Encoder::new(),

@@ -12,7 +12,7 @@ SYSCALL_DEFINE2(checkpoint, struct checkpoint_args __user *, uargs, size_t, size
 	struct checkpoint_args args;
 	int err;
 
-	BUILD_BUG_ON(sizeof(args) != CHECKPOINT_ARGS_SIZE_VER0);
+	BUILD_BUG_ON(sizeof(args) != CHECKPOINT_ARGS_SIZE_VER1);
 
 	if (size < CHECKPOINT_ARGS_SIZE_VER0)
 		return -EINVAL;
@@ -27,7 +27,7 @@ SYSCALL_DEFINE2(restart, struct restart_args __user *, uargs, size_t, size)
 	struct restart_args args;
 	int err;
 
-	BUILD_BUG_ON(sizeof(args) != RESTART_ARGS_SIZE_VER0);
+	BUILD_BUG_ON(sizeof(args) != RESTART_ARGS_SIZE_VER1);
 
 	if (size < RESTART_ARGS_SIZE_VER0)
 		return -EINVAL;

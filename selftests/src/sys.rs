@@ -118,6 +118,26 @@ pub fn open(path: &Path, flags: libc::c_int) -> io::Result<OwnedFd> {
     owned(unsafe { libc::open(path.as_ptr(), flags, 0o644) })
 }
 
+/// Makes `fd` descriptor `number` of what is executed next.
+pub fn give(fd: RawFd, number: RawFd) -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    cvt(unsafe {
+        if fd == number {
+            libc::fcntl(fd, libc::F_SETFD, 0)
+        } else {
+            libc::dup2(fd, number)
+        }
+    })
+    .map(drop)
+}
+
+/// mkfifo(3), for the owner.
+pub fn mkfifo(path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: `path` is a C string.
+    cvt(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }).map(drop)
+}
+
 /// fcntl(2) with an integer argument.
 pub fn fcntl(fd: &impl AsRawFd, cmd: libc::c_int, arg: libc::c_int) -> io::Result<libc::c_int> {
     // SAFETY: only commands with an integer argument are used here.
@@ -313,7 +333,7 @@ pub mod checkpoint {
     const IOC_KILL: libc::c_ulong = 0xcb02;
     const IOC_STOP: libc::c_ulong = 0xcb03;
 
-    /// struct checkpoint_args, version 0.
+    /// struct checkpoint_args, version 1.
     #[repr(C)]
     #[derive(Clone, Copy, Debug, Default)]
     pub struct Args {
@@ -333,6 +353,12 @@ pub mod checkpoint {
         pub reserved: u32,
         /// User pointer of the statistics.
         pub stats: u64,
+        /// User pointer of what leads outside.
+        pub external: u64,
+        /// How much that is.
+        pub nr_external: u32,
+        /// Zero.
+        pub reserved2: u32,
     }
 
     /// The system call; returns what the kernel returned.
@@ -396,6 +422,31 @@ pub mod checkpoint {
         pub fn fd(&self) -> RawFd {
             self.0.as_raw_fd()
         }
+    }
+}
+
+/// Gives up a capability for good, also for what this process executes.
+pub fn give_up(capability: u32) -> io::Result<()> {
+    let mut header = [0x2008_0522u32, 0];
+    // Effective, permitted, inheritable; of the lower 32 capabilities, then of the others.
+    let mut sets = [[0u32; 3]; 2];
+    // SAFETY: header and sets have the layout of version 3.
+    unsafe {
+        cvt(libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0))?;
+        cvt(libc::syscall(
+            libc::SYS_capget,
+            header.as_mut_ptr(),
+            sets.as_mut_ptr(),
+        ))?;
+        for set in &mut sets[capability as usize / 32] {
+            *set &= !(1 << (capability % 32));
+        }
+        cvt(libc::syscall(
+            libc::SYS_capset,
+            header.as_mut_ptr(),
+            sets.as_ptr(),
+        ))
+        .map(drop)
     }
 }
 

@@ -18,6 +18,7 @@ use std::fs::{
     self,
     OpenOptions, //
 };
+use std::os::fd::AsRawFd;
 use std::os::unix::process::{
     CommandExt,
     ExitStatusExt, //
@@ -191,6 +192,17 @@ impl Tool {
         // SAFETY: what tests do there are system calls.
         unsafe { self.command.pre_exec(prepare) };
         self
+    }
+
+    /// Runs without a capability.
+    pub fn without(self, capability: u32) -> Self {
+        self.pre_exec(move || sys::give_up(capability))
+    }
+
+    /// Gives it a descriptor, which it has under `number`, which is in no other use.
+    pub fn with_fd(self, number: i32, fd: &impl AsRawFd) -> Self {
+        let fd = fd.as_raw_fd();
+        self.pre_exec(move || sys::give(fd, number))
     }
 
     /// Sets the standard output.

@@ -57,9 +57,10 @@ pub(crate) fn save(saver: &mut Saver<'_>, place: Place, file: &ARef<File>) -> Re
 /// What open(2) says, or `ESTALE`, with a line in the report.
 pub(crate) fn open(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<ARef<File>> {
     let (record, path) = record.get::<FileDevice>().map_err(|_| EINVAL)?;
+    let path = opening.locate(path)?;
+    let name = path.name();
     let report = &mut *opening.report;
-    let name: &kernel::str::BStr = path.as_ref();
-    let found = files::open(path, bindings::O_PATH).inspect_err(|err| {
+    let found = files::open(&path, bindings::O_PATH).inspect_err(|err| {
         report.problem(Place::Tree, fmt!("device {name}: {err:?}"));
     })?;
     let stat = files::stat(&found)?;

@@ -45,9 +45,10 @@ pub(crate) fn save(saver: &mut Saver<'_>, place: Place, file: &ARef<File>) -> Re
 /// What open(2) says, with a line in the report.
 pub(crate) fn open(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<ARef<File>> {
     let (record, path) = record.get::<FileDirectory>().map_err(|_| EINVAL)?;
-    let name: &kernel::str::BStr = path.as_ref();
+    let path = opening.locate(path)?;
+    let name = path.name();
     let flags = files::open_flags(record.flags.get()) | bindings::O_DIRECTORY;
-    let file = files::open(path, flags).inspect_err(|err| {
+    let file = files::open(&path, flags).inspect_err(|err| {
         opening
             .report
             .problem(Place::Tree, fmt!("directory {name}: {err:?}"));

@@ -51,6 +51,7 @@ pub(crate) mod external;
 pub(crate) mod pidfd;
 pub(crate) mod pipe;
 pub(crate) mod regular;
+pub(crate) mod survey;
 
 /// One kind of open files.
 struct FileKind {
@@ -194,7 +195,7 @@ fn save_file(
     }
     // SAFETY: `file` is valid; the names are constants.
     let blocker = unsafe { bindings::checkpoint_file_blocker(file.as_ptr()) };
-    if !blocker.is_null() {
+    if !blocker.is_null() && !external::takes(saver, fd, file) {
         // SAFETY: As above.
         let blocker = unsafe { CStr::from_char_ptr(blocker) };
         saver.refuse(place, fmt!("{}: {blocker}: not supported", Name(file)));
@@ -330,11 +331,6 @@ impl Path {
     pub(crate) fn bytes(&self) -> &[u8] {
         let name = self.buffer.get(self.start..).unwrap_or_default();
         name.strip_suffix(b"\0").unwrap_or(name)
-    }
-
-    /// Whether the path leads to the file from the caller's root.
-    pub(crate) fn is_absolute(&self) -> bool {
-        self.bytes().starts_with(b"/")
     }
 }
 

@@ -29,11 +29,26 @@ const FLAGS: &[(u32, u32)] = &[
     (bindings::PIDFD_AUTOKILL, pidfd_flags::AUTOKILL),
 ];
 
-/// Every pidfd.
-pub(crate) fn takes(_: &Saver<'_>, _: Option<u32>, file: &File) -> bool {
+/// Whether `file` is a pidfd.
+pub(crate) fn is_pidfd(file: &File) -> bool {
     // SAFETY: `file` is valid; the result is an error or a pid, which is not followed.
     let pid = unsafe { bindings::pidfd_pid(file.as_ptr()) };
     kernel::error::from_err_ptr(pid).is_ok()
+}
+
+/// Whether `file` is a pidfd of a task that lives, and is not in the tree.
+pub(crate) fn leads_outside(saver: &Saver<'_>, file: &File) -> bool {
+    if !is_pidfd(file) {
+        return false;
+    }
+    // SAFETY: `file` is a pidfd.
+    let pid = unsafe { bindings::checkpoint_pidfd_target(file.as_ptr()) };
+    pid != 0 && !saver.is_task(pid)
+}
+
+/// Every pidfd.
+pub(crate) fn takes(_: &Saver<'_>, _: Option<u32>, file: &File) -> bool {
+    is_pidfd(file)
 }
 
 /// Saves an open pidfd.

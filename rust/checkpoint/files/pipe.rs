@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pipes with all their ends in the tree: buffered data, size, packet mode, closed ends.
+//! Pipes and fifos that only the tree has open: buffered data, size, packet mode, closed ends.
+//!
+//! A pipe may be open any number of times in each direction, by fork, /proc/self/fd and the names of
+//! fifos. Its own ends come back as pipe(2) makes them, all others are opened by the path.
 //!
 //! Locks: the pipe's mutex, while its buffers are copied.
 
-use core::ptr::NonNull;
+use core::{
+    mem::ManuallyDrop,
+    ptr::NonNull, //
+};
 
 use kernel::{
     bindings,
@@ -12,19 +18,22 @@ use kernel::{
     fs::File,
     page::PAGE_SIZE,
     prelude::*,
-    rbtree::RBTree,
     sync::aref::ARef, //
 };
 
 use zerocopy::IntoBytes;
 
 use crate::{
-    files,
-    hold::Held,
+    files::{
+        self,
+        external, //
+    },
     image::{
         record::{
+            end_flags,
             file_flags,
             packet_flags,
+            pipe_flags,
             FilePipe,
             Packet,
             Pipe, //
@@ -37,45 +46,8 @@ use crate::{
     save::Saver, //
 };
 
-/// How many open files of each pipe are in the tree.
-pub(crate) struct Survey {
-    ends: RBTree<usize, u32>,
-    seen: RBTree<usize, ()>,
-}
-
-impl Survey {
-    pub(crate) fn new() -> Self {
-        Self {
-            ends: RBTree::new(),
-            seen: RBTree::new(),
-        }
-    }
-
-    /// Counts the pipe ends that `held` has open.
-    pub(crate) fn add(&mut self, held: &Held) -> Result {
-        files::each(held, |_, file, _| {
-            let Some(pipe) = info(&file) else {
-                return Ok(());
-            };
-            let key = file.as_ptr().addr();
-            if self.seen.get(&key).is_some() {
-                return Ok(());
-            }
-            self.seen.try_create_and_insert(key, (), GFP_KERNEL)?;
-            let pipe = pipe.as_ptr().addr();
-            match self.ends.get_mut(&pipe) {
-                Some(count) => *count += 1,
-                None => {
-                    self.ends.try_create_and_insert(pipe, 1, GFP_KERNEL)?;
-                }
-            }
-            Ok(())
-        })
-    }
-}
-
 /// The pipe behind `file`, if it is one or a fifo.
-fn info(file: &File) -> Option<NonNull<bindings::pipe_inode_info>> {
+pub(crate) fn info(file: &File) -> Option<NonNull<bindings::pipe_inode_info>> {
     // SAFETY: `file` is valid.
     NonNull::new(unsafe { bindings::get_pipe_info(file.as_ptr(), false) })
 }
@@ -87,7 +59,7 @@ pub(crate) fn leads_outside(saver: &Saver<'_>, file: &File) -> bool {
     };
     // SAFETY: `file` keeps its pipe. The count may change only by those outside the tree.
     let files = unsafe { (*pipe.as_ptr()).files };
-    saver.pipes.ends.get(&pipe.as_ptr().addr()).copied() != Some(files)
+    saver.survey.pipe_files(pipe) != files
 }
 
 /// Every pipe and fifo.
@@ -95,53 +67,44 @@ pub(crate) fn takes(_: &Saver<'_>, _: Option<u32>, file: &File) -> bool {
     files::file_type(file) == bindings::S_IFIFO && info(file).is_some()
 }
 
-/// Saves an open end, and the pipe itself unless it has been.
+/// Saves an open pipe or fifo, and what is in it unless that has been.
 pub(crate) fn save(saver: &mut Saver<'_>, place: Place, file: &ARef<File>) -> Result<Option<u32>> {
-    if leads_outside(saver, file) {
-        saver.refuse(place, fmt!("pipe to outside the tree: not supported"));
+    // SAFETY: `file` is valid.
+    let fifo = unsafe { bindings::checkpoint_is_fifo(file.as_ptr()) };
+    if leads_outside(saver, file) && !saver.survey.drops(file) {
+        let what = if fifo { "fifo" } else { "pipe" };
+        external::refuse(saver, place, file, fmt!("{what} to outside the tree"));
         return Ok(None);
     }
-    let path = files::Path::of(file)?;
-    if path.is_absolute() {
-        saver.refuse(place, fmt!("fifo {}: not supported", files::Name(file)));
-        return Ok(None);
-    }
-    let flags = files::image_flags(file);
-    if flags & file_flags::READ != 0 && flags & file_flags::WRITE != 0 {
-        saver.refuse(place, fmt!("pipe open for both directions: not supported"));
-        return Ok(None);
-    }
-    let info = info(file).ok_or(EBADF)?;
-    let writes = flags & file_flags::WRITE != 0;
-    let end = if writes {
-        Class::PipeWriter
+    let path = if fifo {
+        let Some(path) = files::saved_path(saver, place, file)? else {
+            return Ok(None);
+        };
+        Some(path)
     } else {
-        Class::PipeReader
+        None
     };
-    if saver.objects.get(end, info.as_ptr()).is_some() {
-        saver.refuse(
-            place,
-            fmt!("pipe with several open files at one end: not supported"),
-        );
-        return Ok(None);
-    }
-    let Some(pipe) = save_pipe(saver, place, info)? else {
+    let info = info(file).ok_or(EBADF)?;
+    let Some(pipe) = save_pipe(saver, place, info, fifo)? else {
         return Ok(None);
     };
-    saver.objects.insert(end, info.as_ptr(), pipe)?;
+    // SAFETY: `file` is open on the pipe.
+    let waits = unsafe { bindings::checkpoint_pipe_no_writer_yet(file.as_ptr(), info.as_ptr()) };
     let record = FilePipe {
-        flags: flags.into(),
+        flags: files::image_flags(file).into(),
         pipe: pipe.into(),
         mode: files::stat(file)?.mode.into(),
-        reserved: 0.into(),
+        end_flags: if waits { end_flags::NO_WRITER_YET } else { 0 }.into(),
     };
-    saver.object(&record, &[]).map(Some)
+    let path = path.as_ref().map_or(&[][..], files::Path::bytes);
+    saver.object(&record, &[path]).map(Some)
 }
 
 fn save_pipe(
     saver: &mut Saver<'_>,
     place: Place,
     pipe: NonNull<bindings::pipe_inode_info>,
+    fifo: bool,
 ) -> Result<Option<u32>> {
     if let Some(id) = saver.objects.get(Class::Pipe, pipe.as_ptr()) {
         return Ok(Some(id));
@@ -173,7 +136,7 @@ fn save_pipe(
         size: size.into(),
         packets: u32::try_from(packets.len())?.into(),
         bytes: u32::try_from(data.len())?.into(),
-        reserved: 0.into(),
+        flags: if fifo { pipe_flags::FIFO } else { 0 }.into(),
     };
     let id = saver.object(&record, &[packets.as_bytes(), &data])?;
     saver.objects.insert(Class::Pipe, pipe.as_ptr(), id)?;
@@ -244,144 +207,257 @@ impl Drop for Lock {
     }
 }
 
-/// A pipe with both ends, until those that belong to the tree have been taken.
-pub(crate) struct Ends {
-    read: Option<ARef<File>>,
-    write: Option<ARef<File>>,
+/// What is wrong with a pipe, in words.
+type Wrong = (Error, &'static str);
+
+/// A pipe of the plan on its way back.
+pub(crate) enum Pending {
+    /// A fifo, until the record of an open one tells its path.
+    Named(RecordRef<'static>),
+    Made(Ends),
 }
 
-/// Makes the pipe of a record, whose ends are taken by [`open`].
+/// A pipe with what is in it, while the open files of the tree are made.
+pub(crate) struct Ends {
+    /// The ends that pipe(2) makes, until they are taken. A fifo has none.
+    read: Option<ARef<File>>,
+    write: Option<ARef<File>>,
+    /// Keeps the pipe, and others are opened by its path. Taken by the drop only.
+    base: ManuallyDrop<ARef<File>>,
+}
+
+/// Makes the pipe of a record, whose open files are made by [`open`].
 ///
 /// # Errors
 ///
-/// As [`fill`], with a line in the report.
-pub(crate) fn make(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<()> {
-    let id = record.id;
-    let (record, tail) = record.get::<Pipe>().map_err(|_| EINVAL)?;
-    let ends = fill(record, tail).inspect_err(|err| {
-        opening
-            .report
-            .problem(Place::Tree, fmt!("pipe {id}: {err:?}"));
-    })?;
-    opening.pipes.push((id, ends), GFP_KERNEL_ACCOUNT)?;
+/// As [`Ends::fill`], with a line in the report.
+pub(crate) fn make(opening: &mut Opening<'_>, record: &RecordRef<'static>) -> Result<()> {
+    let (pipe, tail) = record.get::<Pipe>().map_err(|_| EINVAL)?;
+    let pending = if pipe.flags.get() & pipe_flags::FIFO != 0 {
+        Pending::Named(*record)
+    } else {
+        let ends = Ends::anonymous().and_then(|ends| ends.fill(pipe, tail));
+        Pending::Made(ends.map_err(|(err, what)| {
+            let id = record.id;
+            opening
+                .report
+                .problem(Place::Tree, fmt!("pipe {id}: {what}: {err:?}"));
+            err
+        })?)
+    };
+    opening
+        .pipes
+        .push((record.id, pending), GFP_KERNEL_ACCOUNT)?;
     Ok(())
 }
 
-/// Makes a pipe and fills it.
+/// Opens a pipe or fifo as a record says.
 ///
 /// # Errors
 ///
-/// `EPERM` when it is larger than the caller may make one; otherwise what pipe(2) says.
-fn fill(record: &Pipe, tail: &[u8]) -> Result<Ends> {
-    let mut ends = [core::ptr::null_mut(); 2];
-    // SAFETY: `ends` has room for two files, which come with a reference each.
-    to_result(unsafe { bindings::create_pipe_files(ends.as_mut_ptr(), 0) })?;
-    let [read, write] = ends;
-    let (read, write) = (files::owned(read)?, files::owned(write)?);
-
-    let size = usize::try_from(record.size.get())? * PAGE_SIZE;
-    // SAFETY: `write` is a pipe.
-    let got = unsafe {
-        bindings::pipe_fcntl(write.as_ptr(), bindings::F_SETPIPE_SZ, u32::try_from(size)?)
-    };
-    if got < 0 {
-        return Err(Error::from_errno(i32::try_from(got)?));
-    }
-    let (packets, mut data) = record.split(tail).ok_or(EINVAL)?;
-    for packet in packets {
-        let (bytes, rest) = data
-            .split_at_checked(usize::try_from(packet.len.get())?)
-            .ok_or(EINVAL)?;
-        data = rest;
-        let is_packet = packet.flags.get() & packet_flags::PACKET != 0;
-        set_flags(
-            &write,
-            bindings::O_NONBLOCK | if is_packet { bindings::O_DIRECT } else { 0 },
-        );
-        let mut pos = 0;
-        // SAFETY: `write` is open for writing and `bytes` is readable.
-        let done = unsafe {
-            bindings::kernel_write(write.as_ptr(), bytes.as_ptr().cast(), bytes.len(), &mut pos)
-        };
-        if done < 0 {
-            return Err(Error::from_errno(i32::try_from(done)?));
+/// What open(2) says; `ESTALE` when the path of a fifo leads to something else, `EBUSY` when others
+/// have it open: with a line in the report.
+pub(crate) fn open(opening: &mut Opening<'_>, record: &RecordRef<'static>) -> Result<ARef<File>> {
+    let (record, path) = record.get::<FilePipe>().map_err(|_| EINVAL)?;
+    let path = opening.locate(path)?;
+    let id = record.pipe.get();
+    let at = opening
+        .pipes
+        .binary_search_by_key(&id, |(id, _)| *id)
+        .map_err(|_| EINVAL)?;
+    let (_, pending) = opening.pipes.get_mut(at).ok_or(EINVAL)?;
+    pending.open(record, &path).map_err(|(err, what)| {
+        let name = path.name();
+        if path.is_empty() {
+            opening
+                .report
+                .problem(Place::Tree, fmt!("pipe {id}: {what}: {err:?}"));
+        } else {
+            opening
+                .report
+                .problem(Place::Tree, fmt!("fifo {name}: {what}: {err:?}"));
         }
-        if usize::try_from(done)? != bytes.len() {
-            return Err(ENOSPC);
-        }
-    }
-    Ok(Ends {
-        read: Some(read),
-        write: Some(write),
+        err
     })
 }
 
-/// Takes the end that a record describes from its pipe.
-///
-/// # Errors
-///
-/// `EINVAL` or `EOPNOTSUPP`, with a line in the report.
-pub(crate) fn open(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<ARef<File>> {
-    let (record, path) = record.get::<FilePipe>().map_err(|_| EINVAL)?;
-    let pipe = record.pipe.get();
-    if !path.is_empty() {
-        opening
-            .report
-            .problem(Place::Image, fmt!("fifo: not supported"));
-        return Err(EOPNOTSUPP);
+impl Pending {
+    /// Opens it as `record` says, by `path` if it has one, and makes it for the first.
+    fn open(&mut self, record: &FilePipe, path: &[u8]) -> Result<ARef<File>, Wrong> {
+        let found = find(path)?;
+        if let Self::Named(pipe) = self {
+            let malformed = |_| (EINVAL, "is no record of a pipe");
+            let (pipe, tail) = pipe.get::<Pipe>().map_err(malformed)?;
+            let found = found.as_ref().ok_or((EINVAL, "has no name"))?;
+            *self = Self::Made(Ends::fifo(found)?.fill(pipe, tail)?);
+        }
+        let Self::Made(ends) = self else {
+            return Err((EINVAL, "is not made"));
+        };
+        if let Some(found) = found {
+            if files::inode(&found) != files::inode(&ends.base) {
+                return Err((ESTALE, "is another one than its other end"));
+            }
+        }
+        ends.open(record)
     }
-    let found = opening
-        .pipes
-        .binary_search_by_key(&pipe, |(id, _)| *id)
-        .ok()
-        .and_then(|at| opening.pipes.get_mut(at));
-    let (_, ends) = found.ok_or(EINVAL)?;
-    ends.take(record).inspect_err(|_| {
-        opening.report.problem(
-            Place::Image,
-            fmt!("pipe {pipe}: several open files at one end: not supported"),
-        );
-    })
+}
+
+/// Looks a fifo up, if there is a path.
+fn find(path: &[u8]) -> Result<Option<ARef<File>>, Wrong> {
+    if path.is_empty() {
+        return Ok(None);
+    }
+    let found = files::open(path, bindings::O_PATH).map_err(|err| (err, "cannot be looked up"))?;
+    if files::file_type(&found) != bindings::S_IFIFO {
+        return Err((ESTALE, "is no fifo any more"));
+    }
+    Ok(Some(found))
 }
 
 impl Ends {
-    /// Takes the end that `record` describes. What is not taken is closed with the pipe's maker, as
-    /// it was closed in the tree.
+    /// What pipe(2) makes.
+    fn anonymous() -> Result<Self, Wrong> {
+        let wrong = |err| (err, "cannot be made");
+        let mut ends = [core::ptr::null_mut(); 2];
+        // SAFETY: `ends` has room for two files, which come with a reference each.
+        to_result(unsafe { bindings::create_pipe_files(ends.as_mut_ptr(), 0) }).map_err(wrong)?;
+        let [read, write] = ends.map(|end| files::owned(end).map_err(wrong));
+        let (read, write) = (read?, write?);
+        Ok(Self {
+            base: ManuallyDrop::new(write.clone()),
+            read: Some(read),
+            write: Some(write),
+        })
+    }
+
+    /// The fifo `found`, which nobody may have open.
+    fn fifo(found: &File) -> Result<Self, Wrong> {
+        // For both directions, which waits for nobody and can be filled.
+        let base = files::reopen(found, bindings::O_RDWR | bindings::O_NONBLOCK)
+            .map_err(|err| (err, "cannot be opened for reading and writing"))?;
+        let made = Self {
+            read: None,
+            write: None,
+            base: ManuallyDrop::new(base),
+        };
+        let pipe = made.pipe()?;
+        let lock = Lock::new(pipe);
+        // SAFETY: The lock keeps the count.
+        if unsafe { (*pipe.as_ptr()).files } != 1 || lock.used().next().is_some() {
+            return Err((EBUSY, "others have it open"));
+        }
+        drop(lock);
+        Ok(made)
+    }
+
+    fn pipe(&self) -> Result<NonNull<bindings::pipe_inode_info>, Wrong> {
+        info(&self.base).ok_or((ESTALE, "is no pipe any more"))
+    }
+
+    /// Gives the pipe its size and its contents.
     ///
     /// # Errors
     ///
-    /// `EINVAL` when it has been taken.
-    fn take(&mut self, record: &FilePipe) -> Result<ARef<File>> {
+    /// `EPERM` when it is larger than the caller may make one.
+    fn fill(self, record: &Pipe, tail: &[u8]) -> Result<Self, Wrong> {
+        let wrong = |err| (err, "cannot be filled");
+        let malformed = (EINVAL, "its contents do not add up");
+        let page = u32::try_from(PAGE_SIZE).map_err(|_| malformed)?;
+        let size = record.size.get().checked_mul(page).ok_or(malformed)?;
+        // SAFETY: `base` is a pipe.
+        let got = unsafe { bindings::pipe_fcntl(self.base.as_ptr(), bindings::F_SETPIPE_SZ, size) };
+        if got < 0 {
+            let err = Error::from_errno(i32::try_from(got).unwrap_or(-1));
+            let what = if err == EPERM {
+                "is larger than the caller may make one (fs.pipe-max-size, fs.pipe-user-pages-*)"
+            } else {
+                "cannot be made as large as it was"
+            };
+            return Err((err, what));
+        }
+        let (packets, mut data) = record.split(tail).ok_or(malformed)?;
+        for packet in packets {
+            let (bytes, rest) = usize::try_from(packet.len.get())
+                .ok()
+                .and_then(|len| data.split_at_checked(len))
+                .ok_or(malformed)?;
+            data = rest;
+            let is_packet = packet.flags.get() & packet_flags::PACKET != 0;
+            let direct = if is_packet { bindings::O_DIRECT } else { 0 };
+            set_flags(&self.base, bindings::O_NONBLOCK | direct);
+            let mut pos = 0;
+            // SAFETY: `base` is open for writing and `bytes` is readable.
+            let done = unsafe {
+                bindings::kernel_write(
+                    self.base.as_ptr(),
+                    bytes.as_ptr().cast(),
+                    bytes.len(),
+                    &mut pos,
+                )
+            };
+            let done = i32::try_from(done).unwrap_or(-1);
+            if done < 0 {
+                return Err(wrong(Error::from_errno(done)));
+            }
+            if usize::try_from(done) != Ok(bytes.len()) {
+                return Err(wrong(ENOSPC));
+            }
+        }
+        Ok(self)
+    }
+
+    /// Opens the pipe as `record` says: by an end that pipe(2) has made, or by its path. Ends that
+    /// are not taken are closed with the pipe's maker, as they were closed in the tree.
+    fn open(&mut self, record: &FilePipe) -> Result<ARef<File>, Wrong> {
         let flags = record.flags.get();
-        let end = if flags & file_flags::WRITE != 0 {
-            &mut self.write
-        } else {
-            &mut self.read
+        let end = match (
+            flags & file_flags::READ != 0,
+            flags & file_flags::WRITE != 0,
+        ) {
+            (true, false) => self.read.take(),
+            (false, true) => self.write.take(),
+            _ => None,
         };
-        let end = end.take().ok_or(EINVAL)?;
-        let status = bindings::O_NONBLOCK | bindings::O_DIRECT;
-        set_flags(&end, files::open_flags(flags) & status);
-        Ok(end)
+        let open_flags = files::open_flags(flags);
+        let access = open_flags & bindings::O_ACCMODE;
+        let file = match end {
+            Some(file) => file,
+            None => files::reopen(&self.base, access | bindings::O_NONBLOCK)
+                .map_err(|err| (err, "cannot be opened"))?,
+        };
+        set_flags(&file, open_flags);
+        if record.end_flags.get() & end_flags::NO_WRITER_YET != 0 {
+            let pipe = self.pipe()?;
+            // SAFETY: `file` is open on the pipe, and nobody else has it.
+            unsafe { bindings::checkpoint_pipe_await_writer(file.as_ptr(), pipe.as_ptr()) };
+        }
+        Ok(file)
     }
 }
 
 impl Drop for Ends {
     /// Closes what the tree does not have open, before a task of it runs.
     fn drop(&mut self) {
-        for end in [self.read.take(), self.write.take()].into_iter().flatten() {
+        // SAFETY: Nothing uses it after this.
+        let base = unsafe { ManuallyDrop::take(&mut self.base) };
+        for end in [self.read.take(), self.write.take(), Some(base)]
+            .into_iter()
+            .flatten()
+        {
             let file = ARef::into_raw(end).as_ptr().cast();
-            // SAFETY: The reference was ours, and the pipe is nobody else's yet.
+            // SAFETY: The reference was ours. If it is the last, nobody else has used the file.
             unsafe { bindings::checkpoint_close_now(file) };
         }
     }
 }
 
-/// Sets the status flags of a pipe end that nobody else has.
+/// Sets the status flags of an open pipe that nobody else has.
 fn set_flags(file: &File, flags: u32) {
-    let mask = bindings::O_NONBLOCK | bindings::O_DIRECT;
+    let mask = bindings::O_NONBLOCK | bindings::O_DIRECT | bindings::O_LARGEFILE;
     // SAFETY: `file` is valid and not shared yet.
     unsafe {
         let raw = file.as_ptr();
-        (*raw).f_flags = (*raw).f_flags & !mask | flags;
+        (*raw).f_flags = (*raw).f_flags & !mask | flags & mask;
     }
 }

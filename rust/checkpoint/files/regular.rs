@@ -85,9 +85,10 @@ impl Truncate {
 /// What open(2) says, or `ESTALE`, with a line in the report.
 pub(crate) fn open(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<ARef<File>> {
     let (record, path) = record.get::<FileRegular>().map_err(|_| EINVAL)?;
-    let name: &kernel::str::BStr = path.as_ref();
+    let path = opening.locate(path)?;
+    let name = path.name();
     let report = &mut *opening.report;
-    let found = files::open(path, bindings::O_PATH).inspect_err(|err| {
+    let found = files::open(&path, bindings::O_PATH).inspect_err(|err| {
         report.problem(Place::Tree, fmt!("file {name}: {err:?}"));
     })?;
     let stat = files::stat(&found)?;

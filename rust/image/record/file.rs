@@ -150,6 +150,14 @@ bits! {
     }
 }
 
+bits! {
+    /// Bits of [`Pipe::flags`].
+    pub mod pipe_flags {
+        /// It has a name: the open ends tell which.
+        FIFO = 0,
+    }
+}
+
 layout! {
     /// A pipe or fifo with what is buffered in it. The tail is an array of Packet, then their data,
     /// the next to be read first.
@@ -160,8 +168,8 @@ layout! {
         pub packets: U32 => Check::Range(0, 1 << 20),
         /// Bytes in all packets.
         pub bytes: U32,
-        /// Zero.
-        pub reserved: U32 => Check::Zero,
+        /// Bits of `pipe_flags`.
+        pub flags: U32 => Check::Bits(pipe_flags::ALL),
     }
 }
 
@@ -203,9 +211,17 @@ impl Pipe {
     }
 }
 
+bits! {
+    /// Bits of [`FilePipe::end_flags`].
+    pub mod end_flags {
+        /// No writer has been there since it was opened, so that poll(2) does not show POLLHUP.
+        NO_WRITER_YET = 0,
+    }
+}
+
 layout! {
-    /// An open end of a pipe or fifo. The tail is the absolute path of a fifo, and empty for a
-    /// pipe.
+    /// A pipe or fifo as it was opened for reading, writing or both. The tail is the absolute path
+    /// of a fifo, and empty for a pipe.
     pub struct FilePipe {
         /// Bits of `file_flags`.
         pub flags: U32 => Check::Bits(file_flags::ALL),
@@ -213,8 +229,8 @@ layout! {
         pub pipe: U32 => Check::Id(&[Kind::Pipe]),
         /// Type and permissions as stat(2) has them.
         pub mode: U32,
-        /// Zero.
-        pub reserved: U32 => Check::Zero,
+        /// Bits of `end_flags`.
+        pub end_flags: U32 => Check::Bits(end_flags::ALL),
     }
 }
 
@@ -230,8 +246,10 @@ pub mod external {
     pub const SOCKET: u32 = 3;
     /// Something else.
     pub const OTHER: u32 = 4;
+    /// A pidfd.
+    pub const PIDFD: u32 = 5;
     /// Their names, the first for 1.
-    pub const NAMES: &[&str] = &["tty", "pipe", "socket", "other"];
+    pub const NAMES: &[&str] = &["tty", "pipe", "socket", "other", "pidfd"];
 }
 
 layout! {
@@ -240,8 +258,8 @@ layout! {
     pub struct FileExternal {
         /// Bits of `file_flags`.
         pub flags: U32 => Check::Bits(file_flags::ALL),
-        /// What it was: 1 a terminal, 2 a pipe or fifo, 3 a socket, 4 something else.
-        pub kind: U32 => Check::Range(1, 4),
+        /// What it was: 1 a terminal, 2 a pipe or fifo, 3 a socket, 4 something else, 5 a pidfd.
+        pub kind: U32 => Check::Range(1, 5),
         /// Type and permissions as stat(2) has them.
         pub mode: U32,
         /// Zero.

@@ -106,7 +106,7 @@ kinds! {
     FileDevice = 4,
     /// A pipe or fifo with what is buffered in it.
     Pipe = 5,
-    /// An open end of a pipe or fifo.
+    /// An open pipe or fifo.
     FilePipe = 6,
     /// An open file whose other side is outside the tree, to be supplied at the restart.
     FileExternal = 7,

@@ -724,6 +724,7 @@ fn arguments(b: &Bench<'_>) -> Result<()> {
         args: Args,
         more: u64,
     }
+    const SIZE_OF_THE_FIRST: usize = 40;
     let size = mem::size_of::<Args>();
     let attempt = |what: &str, args: Args, size: usize, errno: i32| -> Result<()> {
         let longer = Longer { args, more: 0 };
@@ -735,7 +736,7 @@ fn arguments(b: &Bench<'_>) -> Result<()> {
         Ok(())
     };
     attempt("no size", good, 0, libc::EINVAL)?;
-    attempt("too short", good, size - 8, libc::EINVAL)?;
+    attempt("too short", good, SIZE_OF_THE_FIRST - 8, libc::EINVAL)?;
     attempt(
         "unknown flag",
         Args {
@@ -749,6 +750,15 @@ fn arguments(b: &Bench<'_>) -> Result<()> {
         "reserved field",
         Args {
             reserved: 1,
+            ..good
+        },
+        size,
+        libc::EINVAL,
+    )?;
+    attempt(
+        "external descriptors of a hold",
+        Args {
+            nr_external: 1,
             ..good
         },
         size,

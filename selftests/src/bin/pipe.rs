@@ -20,6 +20,12 @@ use selftests::sys::{
     verify,
     write, //
 };
+use selftests::{
+    Bench,
+    NumbersThatFollow,
+    Outcome,
+    Process, //
+};
 use std::fs;
 use std::os::fd::{
     AsRawFd,
@@ -43,7 +49,17 @@ const SUITE: Suite = Suite {
         Case::new("same-object", same_object),
         Case::new("two-pipes", two_pipes),
         Case::new("capacity-afterwards", capacity_afterwards),
+        Case::new("opened-again", opened_again),
+        Case::new("both-directions", both_directions),
+        Case::new("children", children),
     ],
+    customs: &[Custom {
+        name: "larger-than-permitted",
+        run: larger_than_permitted,
+    }],
+    victims: &[Case::new("large", large)],
+    // The numbers that follow are those of one victim.
+    jobs: 1,
     ..Suite::new("pipe")
 };
 
@@ -288,4 +304,119 @@ fn capacity_afterwards(v: &Victim) -> Result<()> {
     let mut seen = vec![0; size];
     same("read of all", size, read(&r, &mut seen)?)?;
     verify("data", &seen, 6)
+}
+
+/// Opens what `fd` is open on once more.
+fn again(fd: &OwnedFd, flags: i32) -> Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    Ok(sys::open(path.as_ref(), flags)?)
+}
+
+/// Several open files at one end, each with flags of its own.
+fn opened_again(v: &Victim) -> Result<()> {
+    let (r, w) = pipe(O_CLOEXEC)?;
+    let (r2, w2) = (
+        again(&r, libc::O_RDONLY | O_NONBLOCK)?,
+        again(&w, libc::O_WRONLY)?,
+    );
+    write(&w, b"one")?;
+    let flags = || [&r, &w, &r2, &w2].map(|fd| fcntl(fd, F_GETFL, 0).ok());
+    let before = flags();
+    v.stand()?;
+    same("flags", before, flags())?;
+    write(&w2, b"two")?;
+    drop(w);
+    let mut bytes = [0; 10];
+    same("read", 6, read(&r2, &mut bytes)?)?;
+    same("data", b"onetwo", &bytes[..6])?;
+    ensure!(
+        sys::fails_with(read(&r2, &mut bytes), libc::EAGAIN),
+        "no writer is left"
+    );
+    drop(r);
+    write(&w2, b"x")?;
+    drop(r2);
+    ensure!(
+        sys::fails_with(write(&w2, b"x"), libc::EPIPE),
+        "a reader is left"
+    );
+    Ok(())
+}
+
+fn both_directions(v: &Victim) -> Result<()> {
+    let (r, w) = pipe(O_CLOEXEC)?;
+    let both = again(&r, libc::O_RDWR)?;
+    drop((r, w));
+    write(&both, b"to itself")?;
+    v.stand()?;
+    let mut bytes = [0; 20];
+    same("read", 9, read(&both, &mut bytes)?)?;
+    same("data", b"to itself", &bytes[..9])?;
+    write(&both, b"x")?;
+    same("read of what came later", 1, read(&both, &mut bytes)?)
+}
+
+/// Children that each opened the write end for themselves, and one that reads it all.
+fn children(v: &Victim) -> Result<()> {
+    let (r, w) = pipe(O_CLOEXEC)?;
+    let numbers = NumbersThatFollow::choose();
+    let mut writers = Vec::new();
+    for i in 0..3u8 {
+        writers.push(Process::fork(|| {
+            let Ok(own) = again(&w, libc::O_WRONLY) else {
+                return 2;
+            };
+            v.wait();
+            i32::from(!matches!(write(&own, &[i; 100]), Ok(100)))
+        })?);
+    }
+    drop(numbers);
+    drop(w);
+    v.stand()?;
+    let mut counts = [0; 3];
+    let mut bytes = [0; 1000];
+    loop {
+        let n = read(&r, &mut bytes)?;
+        if n == 0 {
+            break;
+        }
+        for &byte in &bytes[..n] {
+            counts[usize::from(byte)] += 1;
+        }
+    }
+    same("bytes of each writer", [100; 3], counts)?;
+    for mut writer in writers {
+        let status = writer.wait(Duration::from_secs(10))?;
+        ensure!(status.success(), "a writer ended with {status}");
+    }
+    Ok(())
+}
+
+/// Larger than /proc/sys/fs/pipe-max-size, by a privilege that is given up afterwards.
+fn large(v: &Victim) -> Result<()> {
+    let (r, w) = pipe(O_CLOEXEC)?;
+    match fcntl(&w, F_SETPIPE_SZ, 2 << 20) {
+        Err(e) if e.raw_os_error() == Some(libc::EPERM) => return skip("no CAP_SYS_RESOURCE"),
+        other => other?,
+    };
+    sys::give_up(CAP_SYS_RESOURCE)?;
+    v.stand()?;
+    same("size", 2 << 20, fcntl(&r, F_GETPIPE_SZ, 0)?)
+}
+
+const CAP_SYS_RESOURCE: u32 = 24;
+
+fn larger_than_permitted(b: &Bench<'_>) -> Result<()> {
+    let mut life = b.start("large")?;
+    let image = b.path("image");
+    life.checkpoint_and_kill(&image)?;
+    b.rstr()
+        .without(CAP_SYS_RESOURCE)
+        .arg("-i")
+        .arg(&image)
+        .run()?
+        .refused("rstr", &["pipe", "fs.pipe-max-size", "EPERM"])?;
+    life.restart(&image, &[])?;
+    life.tell()?;
+    same("result", Outcome::Pass, life.ends_well()?)
 }

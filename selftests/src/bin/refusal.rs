@@ -40,7 +40,6 @@ use std::os::unix::net::{
     UnixListener,
     UnixStream, //
 };
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{
     Command,
@@ -68,7 +67,6 @@ const SUITE: Suite = Suite {
         Refusal::new("io-uring", io_uring, &["io_uring"]),
         Refusal::new("pty-master", pty_master, &["tty"]),
         Refusal::new("namespace-file", namespace_file, &["namespace"]),
-        Refusal::new("fifo", fifo, &["fifo"]),
         Refusal::new("proc-file", proc_file, &["/proc/", "kernel"]),
         Refusal::new("unlinked-file", unlinked_file, &["unlinked"]),
         Refusal::new("unlinked-mapping", unlinked_mapping, &["unlinked"]),
@@ -100,10 +98,6 @@ const SUITE: Suite = Suite {
         Refusal::new("speculation", speculation, &["PR_SET_SPECULATION_CTRL"]),
     ],
     customs: &[
-        Custom {
-            name: "pipe-to-outside",
-            run: pipe_to_outside,
-        },
         Custom {
             name: "ptraced",
             run: ptraced,
@@ -139,7 +133,6 @@ const SUITE: Suite = Suite {
     ],
     victims: &[
         Case::new("plain", |v| v.stand()),
-        Case::new("inherited-pipe", inherited_pipe).no_control(),
         Case::new("several", several),
     ],
     ..Suite::new("refusal")
@@ -352,20 +345,6 @@ fn pty_master(v: &Victim) -> Result<()> {
 }
 
 /// A pipe with a name.
-fn fifo(v: &Victim) -> Result<()> {
-    use std::os::unix::ffi::OsStrExt;
-    let path = v.path("fifo");
-    let name = std::ffi::CString::new(path.as_os_str().as_bytes())?;
-    // SAFETY: the name is a C string.
-    cvt(unsafe { libc::mkfifo(name.as_ptr(), 0o600) })?;
-    let both = open(&path, O_RDWR)?;
-    write(&both, b"kept")?;
-    v.stand()?;
-    let mut bytes = [0; 10];
-    same("read", 4, read(&both, &mut bytes)?)?;
-    same("data", b"kept", &bytes[..4])
-}
-
 /// A file of /proc about itself.
 fn proc_file(v: &Victim) -> Result<()> {
     let fd = open(Path::new("/proc/self/stat"), libc::O_RDONLY)?;
@@ -716,15 +695,6 @@ fn program_of_32_bits(b: &Bench<'_>) -> Result<()> {
     result
 }
 
-/// Descriptor 5 leads to the runner.
-fn inherited_pipe(v: &Victim) -> Result<()> {
-    v.ready_fd(5)?;
-    v.wait();
-    // SAFETY: the runner put a pipe there.
-    let out = unsafe { OwnedFd::from_raw_fd(5) };
-    same("write", 5, write(&out, b"hello")?)
-}
-
 /// Requires that `ckpt` refuses `pid`, with and without --check, by all of `words`.
 fn refused(b: &Bench<'_>, pid: i32, words: &[&str]) -> Result<()> {
     let pid = pid.to_string();
@@ -749,21 +719,6 @@ fn ends(life: &mut selftests::Life<'_>) -> Result<()> {
         selftests::Outcome::Pass,
         life.ends_well()?,
     )
-}
-
-fn pipe_to_outside(b: &Bench<'_>) -> Result<()> {
-    let (r, w) = sys::pipe(O_CLOEXEC)?;
-    let mut command: Command = b.command(b.case("inherited-pipe")?)?;
-    let fd = w.as_raw_fd();
-    // SAFETY: dup2 is async-signal-safe, and nobody in the child has number 5 in use.
-    unsafe {
-        command.pre_exec(move || cvt(libc::dup2(fd, 5)).map(drop));
-    }
-    let mut life = b.start_with("inherited-pipe", command)?;
-    let object = format!("task {}/fd 5", life.pid);
-    refused(b, life.pid, &[&object, "pipe"])?;
-    ends(&mut life)?;
-    same("read", 5, read(&r, &mut [0; 10])?)
 }
 
 fn ptraced(b: &Bench<'_>) -> Result<()> {

@@ -31,6 +31,7 @@ use checkpoint::{
         Time, //
     },
     Checkpoint,
+    External,
     Hold,
     Stats, //
 };
@@ -59,10 +60,18 @@ pub fn run(options: &Capture) -> anyhow::Result<ExitCode> {
     }
 
     let target = checkpoint::process(pid).with_context(|| format!("process {pid}"))?;
-    let call = Checkpoint::new(target.as_fd())
+    let mut call = Checkpoint::new(target.as_fd())
         .timeout(options.timeout.unwrap_or_default())
         .lease(options.lease.unwrap_or_default())
         .no_snapshot(options.no_snapshot);
+    for (list, action) in [
+        (&options.external, External::Supply),
+        (&options.drop, External::Drop),
+    ] {
+        for arg in list {
+            call = call.external(arg.pid, arg.fd, action);
+        }
+    }
     if options.check {
         return check(pid, &call, options.quiet);
     }
@@ -74,7 +83,7 @@ pub fn run(options: &Capture) -> anyhow::Result<ExitCode> {
         let hold = call.hold()?;
         let held = Instant::now();
         let mut stats = while_renewed(&hold, options.lease, || -> anyhow::Result<Stats> {
-            let stats = hold.write(output.stream(), options.no_snapshot)?;
+            let stats = hold.write(output.stream(), &call)?;
             output.publish()?;
             Ok(stats)
         })?;

@@ -14,6 +14,7 @@ use std::{
     },
     path::PathBuf,
     process::ExitCode,
+    str::FromStr,
     time::Duration, //
 };
 
@@ -102,9 +103,56 @@ struct Capture {
     #[arg(long)]
     no_snapshot: bool,
 
+    /// Descriptor FD leads outside the tree: rstr has to supply another (--inherit-fd)
+    ///
+    /// FD is a number, in process PID or in all, and may be any open file; or `all`, for all
+    /// terminals, pipes, sockets and pidfds that have another side outside.
+    #[arg(long, value_name = "[PID:]FD|all")]
+    external: Vec<ExternalArg>,
+
+    /// The other side of descriptor FD, outside the tree, is gone after the restart
+    #[arg(long, value_name = "[PID:]FD|all")]
+    drop: Vec<ExternalArg>,
+
     /// Say nothing but errors
     #[arg(short, long)]
     quiet: bool,
+}
+
+/// `[PID:]FD` or `all`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ExternalArg {
+    pid: Option<i32>,
+    /// All, if there is none.
+    fd: Option<i32>,
+}
+
+impl FromStr for ExternalArg {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "all" {
+            return Ok(Self {
+                pid: None,
+                fd: None,
+            });
+        }
+        let usage = "expected FD, PID:FD or all";
+        let number = |text: &str, least: i32| {
+            let number = text.parse().ok().filter(|n| *n >= least);
+            number.ok_or(usage).map(Some)
+        };
+        Ok(match text.split_once(':') {
+            Some((pid, fd)) => Self {
+                pid: number(pid, 1)?,
+                fd: number(fd, 0)?,
+            },
+            None => Self {
+                pid: None,
+                fd: number(text, 0)?,
+            },
+        })
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -153,6 +201,23 @@ fn main() -> ExitCode {
             } else {
                 REFUSED
             })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn external_descriptors_are_read() {
+        let arg = |text: &str| text.parse::<ExternalArg>().ok();
+        let some = |pid, fd| Some(ExternalArg { pid, fd });
+        assert_eq!(arg("all"), some(None, None));
+        assert_eq!(arg("7"), some(None, Some(7)));
+        assert_eq!(arg("412:0"), some(Some(412), Some(0)));
+        for wrong in ["", "a", "-1", "0:1", ":1", "412:", "412:all", "1:2:3"] {
+            assert_eq!(arg(wrong), None, "{wrong}");
         }
     }
 }

@@ -11,6 +11,10 @@ use std::{
         BorrowedFd,
         OwnedFd, //
     },
+    path::{
+        Path,
+        PathBuf, //
+    },
     thread,
     time::Duration, //
 };
@@ -28,6 +32,7 @@ use super::{
     sys::{
         self,
         HoldOp,
+        RawExternal,
         RawInherit,
         RawStats, //
     }, //
@@ -87,10 +92,20 @@ fn with_log<T>(
     Ok((result, lines))
 }
 
+/// What becomes of an open file that leads outside the tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum External {
+    /// The restarter supplies another.
+    Supply,
+    /// Its other side is gone after the restart.
+    Drop,
+}
+
 /// A checkpoint to be made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Checkpoint<'fd> {
     target: BorrowedFd<'fd>,
+    external: Vec<RawExternal>,
     no_snapshot: bool,
     timeout: Duration,
     lease: Duration,
@@ -105,6 +120,7 @@ impl<'fd> Checkpoint<'fd> {
     pub fn new(target: BorrowedFd<'fd>) -> Self {
         Self {
             target,
+            external: Vec::new(),
             no_snapshot: false,
             timeout: Duration::ZERO,
             lease: Duration::ZERO,
@@ -129,6 +145,21 @@ impl<'fd> Checkpoint<'fd> {
         self
     }
 
+    /// Says what becomes of descriptor `fd`, or of all that lead outside, in the task `pid`, or in
+    /// all tasks. The first that fits counts.
+    pub fn external(mut self, pid: Option<i32>, fd: Option<i32>, action: External) -> Self {
+        self.external.push(RawExternal {
+            pid: pid.unwrap_or(0),
+            fd: fd.unwrap_or(-1),
+            action: match action {
+                External::Supply => sys::EXTERNAL_SUPPLY,
+                External::Drop => sys::EXTERNAL_DROP,
+            },
+            reserved: 0,
+        });
+        self
+    }
+
     fn call(&self, flags: u64, fd: Option<BorrowedFd<'_>>) -> Result<(i64, Stats), Error> {
         let held = flags & sys::HELD != 0;
         let mut stats = RawStats::default();
@@ -142,7 +173,12 @@ impl<'fd> Checkpoint<'fd> {
                 lease_ms: if held { 0 } else { millis(self.lease) },
                 ..Default::default()
             };
-            sys::checkpoint(args, &mut stats)
+            let external = if flags & sys::HOLD != 0 {
+                &[][..]
+            } else {
+                &self.external
+            };
+            sys::checkpoint(args, external, &mut stats)
         })?;
         match result {
             Ok(value) => Ok((value, Stats::new(stats, lines))),
@@ -207,13 +243,20 @@ impl<'fd> Checkpoint<'fd> {
 pub struct Hold(OwnedFd);
 
 impl Hold {
-    /// Writes the image of the tree to `stream`; it goes on standing still.
+    /// Writes the image of the tree to `stream`, as `checkpoint` says; it goes on standing still.
     ///
     /// # Errors
     ///
     /// As [`Checkpoint::write`]; the hold stays.
-    pub fn write(&self, stream: BorrowedFd<'_>, no_snapshot: bool) -> Result<Stats, Error> {
-        let call = Checkpoint::new(self.0.as_fd()).no_snapshot(no_snapshot);
+    pub fn write(
+        &self,
+        stream: BorrowedFd<'_>,
+        checkpoint: &Checkpoint<'_>,
+    ) -> Result<Stats, Error> {
+        let call = Checkpoint {
+            target: self.0.as_fd(),
+            ..checkpoint.clone()
+        };
         let flags = sys::HELD | call.snapshot_flag();
         match call.call(flags, Some(stream)) {
             Ok((_, stats)) => Ok(stats),
@@ -285,6 +328,7 @@ pub struct Inherit<'fd> {
 pub struct Restart<'fd> {
     flags: u64,
     inherit: Vec<Inherit<'fd>>,
+    relocate: Vec<(PathBuf, PathBuf)>,
 }
 
 /// A tree that a restart brought back.
@@ -346,6 +390,13 @@ impl<'fd> Restart<'fd> {
         self
     }
 
+    /// Says that what had the path `from`, or one below it, has the path `to` now, or one below
+    /// that. The first that fits counts.
+    pub fn relocate(mut self, from: impl Into<PathBuf>, to: impl Into<PathBuf>) -> Self {
+        self.relocate.push((from.into(), to.into()));
+        self
+    }
+
     /// Reads an image from `stream`, to its end and never past it, and brings back its tree.
     ///
     /// # Errors
@@ -363,8 +414,13 @@ impl<'fd> Restart<'fd> {
             })
             .collect();
         let mut stats = RawStats::default();
+        let relocate: Vec<(&Path, &Path)> = self
+            .relocate
+            .iter()
+            .map(|(from, to)| (from.as_path(), to.as_path()))
+            .collect();
         let (result, lines) =
-            with_log(|log| sys::restart(self.flags, stream, log, &inherit, &mut stats))?;
+            with_log(|log| sys::restart(self.flags, stream, log, &inherit, &relocate, &mut stats))?;
         match result {
             Ok(raw) => Ok(Restarted {
                 pid: raw.pid,

@@ -25,6 +25,7 @@ mod sys;
 pub use self::{
     call::{
         Checkpoint,
+        External,
         Hold,
         Inherit,
         Restart,

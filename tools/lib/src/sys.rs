@@ -2,11 +2,17 @@
 
 //! The interface of the kernel, as in `include/uapi/linux/checkpoint.h`.
 
-use std::os::fd::{
-    AsRawFd,
-    BorrowedFd,
-    FromRawFd,
-    OwnedFd, //
+use std::{
+    os::{
+        fd::{
+            AsRawFd,
+            BorrowedFd,
+            FromRawFd,
+            OwnedFd, //
+        },
+        unix::ffi::OsStrExt,
+    },
+    path::Path, //
 };
 
 use rustix::io::Errno;
@@ -36,9 +42,26 @@ pub(crate) struct CheckpointArgs {
     pub(crate) lease_ms: u32,
     pub(crate) reserved: u32,
     pub(crate) stats: u64,
+    pub(crate) external: u64,
+    pub(crate) nr_external: u32,
+    pub(crate) reserved2: u32,
 }
 
-const _: () = assert!(size_of::<CheckpointArgs>() == 40);
+const _: () = assert!(size_of::<CheckpointArgs>() == 56);
+
+pub(crate) const EXTERNAL_SUPPLY: u32 = 1;
+pub(crate) const EXTERNAL_DROP: u32 = 2;
+
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct RawExternal {
+    pub(crate) pid: i32,
+    pub(crate) fd: i32,
+    pub(crate) action: u32,
+    pub(crate) reserved: u32,
+}
+
+const _: () = assert!(size_of::<RawExternal>() == 16);
 
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
@@ -64,6 +87,16 @@ pub(crate) struct RawInherit {
 
 const _: () = assert!(size_of::<RawInherit>() == 16);
 
+#[repr(C)]
+struct RawRelocate {
+    from: u64,
+    to: u64,
+    from_len: u32,
+    to_len: u32,
+}
+
+const _: () = assert!(size_of::<RawRelocate>() == 24);
+
 #[derive(Default)]
 #[repr(C)]
 struct RestartArgs {
@@ -76,9 +109,12 @@ struct RestartArgs {
     pidfd: u64,
     hold_fd: u64,
     stats: u64,
+    relocate: u64,
+    nr_relocate: u32,
+    reserved2: u32,
 }
 
-const _: () = assert!(size_of::<RestartArgs>() == 56);
+const _: () = assert!(size_of::<RestartArgs>() == 72);
 
 fn result(value: libc::c_long) -> Result<libc::c_long, Errno> {
     if value == -1 {
@@ -97,14 +133,17 @@ fn address<T>(pointer: *const T) -> u64 {
 /// checkpoint(2). The value is the number of tasks, or a descriptor with [`HOLD`].
 pub(crate) fn checkpoint(
     args: CheckpointArgs,
+    external: &[RawExternal],
     stats: &mut RawStats,
 ) -> Result<libc::c_long, Errno> {
     let args = CheckpointArgs {
         stats: address(&raw mut *stats),
+        external: address(external.as_ptr()),
+        nr_external: u32::try_from(external.len()).map_err(|_| Errno::TOOBIG)?,
         ..args
     };
-    // SAFETY: The arguments are as the kernel has them, `stats` is valid for writes, and nothing
-    // else in them is an address.
+    // SAFETY: The arguments are as the kernel has them, `stats` is valid for writes, `external` for
+    // reads, and nothing else in them is an address.
     result(unsafe { libc::syscall(SYS_CHECKPOINT, &raw const args, size_of_val(&args)) })
 }
 
@@ -121,8 +160,24 @@ pub(crate) fn restart(
     fd: BorrowedFd<'_>,
     log: BorrowedFd<'_>,
     inherit: &[RawInherit],
+    relocate: &[(&Path, &Path)],
     stats: &mut RawStats,
 ) -> Result<RawRestarted, Errno> {
+    let path = |path: &Path| {
+        let bytes = path.as_os_str().as_bytes();
+        let len = u32::try_from(bytes.len()).map_err(|_| Errno::NAMETOOLONG)?;
+        Ok((address(bytes.as_ptr()), len))
+    };
+    let mut relocations = Vec::new();
+    for &(from, to) in relocate {
+        let ((from, from_len), (to, to_len)) = (path(from)?, path(to)?);
+        relocations.push(RawRelocate {
+            from,
+            to,
+            from_len,
+            to_len,
+        });
+    }
     let mut pidfd: i32 = -1;
     let mut hold: i32 = -1;
     let frozen = flags & FROZEN != 0;
@@ -136,6 +191,9 @@ pub(crate) fn restart(
         pidfd: address(&raw mut pidfd),
         hold_fd: if frozen { address(&raw mut hold) } else { 0 },
         stats: address(&raw mut *stats),
+        relocate: address(relocations.as_ptr()),
+        nr_relocate: u32::try_from(relocations.len()).map_err(|_| Errno::TOOBIG)?,
+        reserved2: 0,
     };
     // SAFETY: The arguments are as the kernel has them; what they point to is valid for reads or
     // writes, in the length that the kernel knows.
@@ -255,6 +313,8 @@ mod tests {
             ("CHECKPOINT_HELD", HELD),
             ("CHECKPOINT_CHECK", CHECK),
             ("CHECKPOINT_NO_SNAPSHOT", NO_SNAPSHOT),
+            ("CHECKPOINT_EXTERNAL_SUPPLY", EXTERNAL_SUPPLY.into()),
+            ("CHECKPOINT_EXTERNAL_DROP", EXTERNAL_DROP.into()),
             ("RESTART_FROZEN", FROZEN),
             ("RESTART_FILES_KEEP", FILES_KEEP),
             ("RESTART_FILES_TRUNCATE", FILES_TRUNCATE),

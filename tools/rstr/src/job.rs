@@ -64,7 +64,8 @@ use super::{
     stdio::Offer,
     Clocks,
     Files,
-    Options, //
+    Options,
+    RelocateArg, //
 };
 
 /// Signals that go on to the root of the tree.
@@ -172,13 +173,16 @@ impl Job {
             // Moving the terminal from the background must not stop us.
             signals::ignore(libc::SIGTTOU);
         }
-        let restart = Restart::new()
+        let mut restart = Restart::new()
             .frozen(options.frozen)
             .keep_files(options.files == Files::Keep)
             .truncate_files(options.files == Files::Truncate)
             .force(options.force)
             .keep_clocks(options.clocks == Some(Clocks::Keep))
             .inherit(given.iter().chain(standard).map(Offer::inherit));
+        for RelocateArg { from, to } in &options.relocate {
+            restart = restart.relocate(from, to);
+        }
         // The thread of the bar starts before the signals are blocked, and may take them: it is
         // gone when there is somebody to forward them to.
         let progress = Progress::start(image, Direction::Read, options.quiet);

@@ -23,6 +23,7 @@ use std::{
         self,
         ExitCode, //
     },
+    str::FromStr,
 };
 
 use anyhow::Context;
@@ -86,13 +87,42 @@ pub struct Options {
 
     /// Descriptor N of rstr takes the place of descriptor FD of the tree, or of process PID in it
     ///
-    /// It has to be one whose other side was outside the tree, and N of the same kind.
+    /// It has to be one that leads outside the tree by the image, and N of the same kind.
     #[arg(long, value_name = "[PID:]FD=N")]
     inherit_fd: Vec<InheritArg>,
+
+    /// What had the path OLD, or one below it, has the path NEW now, or one below that
+    ///
+    /// Goes for files, directories, executables, fifos and the names of sockets. May be given more
+    /// than once: the first that fits counts.
+    #[arg(long, value_name = "OLD=NEW")]
+    relocate: Vec<RelocateArg>,
 
     /// Say nothing but errors
     #[arg(short, long)]
     quiet: bool,
+}
+
+/// `OLD=NEW`, both absolute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct RelocateArg {
+    from: PathBuf,
+    to: PathBuf,
+}
+
+impl FromStr for RelocateArg {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let paths = text
+            .split_once('=')
+            .filter(|(from, to)| from.starts_with('/') && to.starts_with('/'));
+        let (from, to) = paths.ok_or("expected OLD=NEW, both of them absolute paths")?;
+        Ok(Self {
+            from: from.into(),
+            to: to.into(),
+        })
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -15,6 +15,26 @@
 #define CHECKPOINT_RELEASE	(1ULL << 3) /* with HELD: end the hold once the state is captured */
 #define CHECKPOINT_NO_SNAPSHOT	(1ULL << 4) /* keep the tree stopped until the image is written */
 
+/* What becomes of an open file that has another side outside the tree. */
+#define CHECKPOINT_EXTERNAL_SUPPLY	1 /* the caller of restart(2) supplies another */
+#define CHECKPOINT_EXTERNAL_DROP	2 /* the other side is gone after the restart */
+
+/**
+ * struct checkpoint_external - what becomes of descriptors that lead outside the tree
+ * @pid:	task whose descriptor is meant, 0 for every task
+ * @fd:		number of the descriptor, -1 for all that lead outside
+ * @action:	CHECKPOINT_EXTERNAL_*
+ * @reserved:	zero
+ */
+struct checkpoint_external {
+	__s32 pid;
+	__s32 fd;
+	__u32 action;
+	__u32 reserved;
+};
+
+#define CHECKPOINT_EXTERNAL_MAX	1024
+
 /**
  * struct checkpoint_args - arguments of checkpoint(2)
  * @flags:	CHECKPOINT_* bits
@@ -25,6 +45,9 @@
  * @lease_ms:	how long a hold lasts without being used, 0 for the default (10 s)
  * @reserved:	zero
  * @stats:	user pointer to struct checkpoint_stats, or 0
+ * @external:	user pointer to struct checkpoint_external[]
+ * @nr_external: number of entries at @external
+ * @reserved2:	zero
  */
 struct checkpoint_args {
 	__aligned_u64 flags;
@@ -35,9 +58,13 @@ struct checkpoint_args {
 	__u32 lease_ms;
 	__u32 reserved;
 	__aligned_u64 stats;
+	__aligned_u64 external;
+	__u32 nr_external;
+	__u32 reserved2;
 };
 
 #define CHECKPOINT_ARGS_SIZE_VER0	40
+#define CHECKPOINT_ARGS_SIZE_VER1	56
 
 /**
  * struct checkpoint_stats - what checkpoint(2) and restart(2) did
@@ -88,6 +115,22 @@ struct restart_inherit {
 #define RESTART_INHERIT_MAX	1024
 
 /**
+ * struct restart_relocate - another place for a directory or a file
+ * @from:	user pointer to the absolute path that it had
+ * @to:		user pointer to the absolute path that it has now
+ * @from_len:	length of the path at @from in bytes
+ * @to_len:	length of the path at @to in bytes
+ */
+struct restart_relocate {
+	__aligned_u64 from;
+	__aligned_u64 to;
+	__u32 from_len;
+	__u32 to_len;
+};
+
+#define RESTART_RELOCATE_MAX	256
+
+/**
  * struct restart_args - arguments of restart(2)
  * @flags:	RESTART_* bits
  * @fd:		stream the image comes from, read in order to its end and never past it
@@ -98,6 +141,9 @@ struct restart_inherit {
  * @pidfd:	user pointer to an __s32 that receives a pidfd of the root task, or 0
  * @hold_fd:	user pointer to an __s32 that receives a hold descriptor (RESTART_FROZEN)
  * @stats:	user pointer to struct checkpoint_stats, or 0
+ * @relocate:	user pointer to struct restart_relocate[]
+ * @nr_relocate: number of entries at @relocate
+ * @reserved2:	zero
  */
 struct restart_args {
 	__aligned_u64 flags;
@@ -109,8 +155,12 @@ struct restart_args {
 	__aligned_u64 pidfd;
 	__aligned_u64 hold_fd;
 	__aligned_u64 stats;
+	__aligned_u64 relocate;
+	__u32 nr_relocate;
+	__u32 reserved2;
 };
 
 #define RESTART_ARGS_SIZE_VER0	56
+#define RESTART_ARGS_SIZE_VER1	72
 
 #endif /* _UAPI_LINUX_CHECKPOINT_H */

@@ -386,7 +386,7 @@ fn file(record: &RecordRef<'_>, objects: &Objects<'_, '_>) -> String {
         Kind::FileExternal => record.get::<FileExternal>().map(|(file, text)| {
             let kind = usize::try_from(file.kind.get()).unwrap_or_default();
             let kind = external::NAMES.get(kind.wrapping_sub(1)).unwrap_or(&"?");
-            format!("{}  {kind}, outside the tree", clean(text))
+            format!("{}  {kind}, to be supplied", clean(text))
         }),
         Kind::FilePidfd => record
             .get::<FilePidfd>()

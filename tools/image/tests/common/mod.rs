@@ -293,7 +293,7 @@ pub fn tree() -> Vec<u8> {
         size: 16.into(),
         packets: 2.into(),
         bytes: 8.into(),
-        reserved: 0.into(),
+        flags: 0.into(),
     };
     let pipe = b.object(&pipe, &[packets.as_bytes(), b"abcdefgh"]);
     let [read, write] = [file_flags::READ, file_flags::WRITE].map(|flags| {
@@ -301,7 +301,7 @@ pub fn tree() -> Vec<u8> {
             flags: flags.into(),
             pipe: pipe.into(),
             mode: 0o010600.into(),
-            reserved: 0.into(),
+            end_flags: 0.into(),
         };
         b.object(&end, &[])
     });
