@@ -19,6 +19,7 @@ pub(crate) enum Class {
     File,
     Pipe,
     Shmem,
+    Sock,
     Process,
 }
 

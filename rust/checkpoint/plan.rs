@@ -7,6 +7,7 @@ use kernel::{
     fs::File,
     new_mutex,
     prelude::*,
+    rbtree::RBTree,
     sync::{
         aref::ARef,
         Mutex, //
@@ -21,7 +22,8 @@ use crate::{
         self,
         external,
         pipe::Pending,
-        regular::Truncate, //
+        regular::Truncate,
+        unix::Sockets, //
     },
     fs,
     image::{
@@ -150,17 +152,27 @@ pub(crate) struct Opening<'a> {
     pub(crate) truncate: KVVec<Truncate>,
     /// Pipes by the ids of their records.
     pub(crate) pipes: KVVec<(u32, Pending)>,
+    /// Unix sockets that are being made.
+    pub(crate) sockets: Sockets,
+    tasks: &'a RBTree<Pid, ()>,
 }
 
 impl<'a> Opening<'a> {
-    fn new(policy: Policy, relocations: &'a [Relocation], report: &'a mut Report) -> Self {
+    fn new(blueprint: &'a Blueprint, report: &'a mut Report) -> Self {
         Self {
-            policy,
+            policy: blueprint.policy,
             report,
-            relocations,
+            relocations: &blueprint.relocations,
+            tasks: &blueprint.tids,
+            sockets: Sockets::default(),
             truncate: KVVec::new(),
             pipes: KVVec::new(),
         }
+    }
+
+    /// Whether a task of the image has this number.
+    pub(crate) fn is_task(&self, pid: Pid) -> bool {
+        self.tasks.get(&pid).is_some()
     }
 
     /// Where `path` of the image leads now, by the first relocation that fits.
@@ -191,6 +203,7 @@ impl<'a> Opening<'a> {
         match (record.kind, stage) {
             (Kind::Pipe, Stage::Early) => files::pipe::make(self, record).map(|()| None),
             (Kind::Shmem, Stage::Early) => shmem::open(self, record).map(Some),
+            (Kind::UnixSocket, Stage::Late) => files::unix::make(self, record).map(|()| None),
             (Kind::Fs, Stage::Early) => fs::open(self, record).map(Some),
             (kind, stage) => files::opener(kind, stage)
                 .map(|open| open(self, record))
@@ -246,6 +259,8 @@ pub(crate) struct Blueprint {
     record_of: KVVec<Index>,
     pub(crate) processes: KVVec<ProcessPlan>,
     pub(crate) tasks: KVVec<TaskPlan>,
+    /// Numbers of the tasks.
+    tids: RBTree<Pid, ()>,
     /// Open files, shared memory and working directories, in the order of the objects' ids; until
     /// the tree has them.
     open: Pin<KBox<Mutex<KVVec<Option<ARef<File>>>>>>,
@@ -356,6 +371,7 @@ impl Blueprint {
             record_of: KVVec::new(),
             processes: KVVec::new(),
             tasks: KVVec::new(),
+            tids: RBTree::new(),
             open: KBox::pin_init(new_mutex!(open), GFP_KERNEL)?,
             supplied: KVVec::new(),
             relocations: KVVec::new(),
@@ -405,6 +421,8 @@ impl Blueprint {
                     let (task, _) = get::<Task>(&record)?;
                     let process = self.lookup(&position, task.process.get())?;
                     let number = self.tasks.len();
+                    self.tids
+                        .try_create_and_insert(task.tid.get(), (), GFP_KERNEL_ACCOUNT)?;
                     *position.as_mut_slice().last_mut().ok_or(EINVAL)? = number;
                     let plan = self.processes.get_mut(process).ok_or(EINVAL)?;
                     plan.tasks.push(number, GFP_KERNEL_ACCOUNT)?;
@@ -840,9 +858,12 @@ impl Blueprint {
 
     /// Opens all files that need no task; pipes and shared memory are made.
     fn open_early(&mut self, report: &mut Report) -> Result {
-        let mut opening = Opening::new(self.policy, &self.relocations, report);
-        self.open_all(&mut opening, Stage::Early)?;
-        self.truncate = opening.truncate;
+        let mut opening = Opening::new(self, report);
+        let opened = self.open_all(&mut opening, Stage::Early);
+        let truncate = core::mem::replace(&mut opening.truncate, KVVec::new());
+        drop(opening);
+        opened?;
+        self.truncate = truncate;
         self.check_executables(report)
     }
 
@@ -852,8 +873,34 @@ impl Blueprint {
     ///
     /// The first problem; all are listed in `report`.
     pub(crate) fn open_late(&self, report: &mut Report) -> Result {
-        let mut opening = Opening::new(self.policy, &self.relocations, report);
-        self.open_all(&mut opening, Stage::Late)
+        let mut opening = Opening::new(self, report);
+        self.open_all(&mut opening, Stage::Late)?;
+        self.link_all(&mut opening)
+    }
+
+    /// Connects what has been opened, when all of it has been.
+    ///
+    /// # Errors
+    ///
+    /// The first problem.
+    fn link_all(&self, opening: &mut Opening<'_>) -> Result {
+        for record in self.records.iter() {
+            let linked = match record.kind {
+                Kind::UnixLink => files::unix::link(opening, record),
+                Kind::UnixPending => files::unix::wait_accept(opening, record),
+                Kind::UnixMessage => files::unix::put(opening, record, |id| self.file(id)),
+                _ => Ok(()),
+            };
+            linked.inspect_err(|err| {
+                let kind = record.kind.name();
+                opening.report.problem(
+                    Place::Image,
+                    fmt!("record {} ({kind}): {err:?}", record.record),
+                );
+            })?;
+        }
+        files::unix::settle(opening);
+        Ok(())
     }
 
     /// Opens what belongs to `stage`, in the order of the plan.

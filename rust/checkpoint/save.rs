@@ -19,7 +19,8 @@ use kernel::{
 use crate::{
     files::{
         external::Request,
-        survey::Survey, //
+        survey::Survey,
+        unix, //
     },
     hold::{
         Held,
@@ -96,6 +97,8 @@ pub(crate) struct Saver<'a> {
     pub(crate) stream: Option<&'a Stream>,
     /// Files that the plan refers to by identity, kept so that no address comes to mean another.
     files: KVVec<ARef<File>>,
+    /// Unix sockets, whose queues are saved at the end.
+    pub(crate) sockets: KVVec<unix::Socket>,
     /// What the tree has open.
     pub(crate) survey: Survey<'a>,
     /// Numbers of the tasks of the tree, and whether each leads a process.
@@ -195,7 +198,7 @@ impl Saver<'_> {
                 timers::save(self, leader, process)?;
             }
         }
-        Ok(())
+        unix::finish(self)
     }
 
     /// Whether a snapshot as fork(2) makes it has all contents.
@@ -279,6 +282,7 @@ pub(crate) fn capture(
         memory: KVVec::new(),
         stream,
         files: KVVec::new(),
+        sockets: KVVec::new(),
         survey: Survey::new(requests),
         tasks: RBTree::new(),
         owners: RBTree::new(),

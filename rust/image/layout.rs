@@ -98,8 +98,38 @@ pub enum Tail {
     Mask,
     /// An array of items.
     Items(&'static ItemInfo, Count),
-    /// Lengths of packets, then their data: only [`Pipe`](super::record::Pipe).
-    Packets,
+    /// An array of items, then as many bytes as the `u32` at this offset of the record says.
+    ItemsAndBytes(&'static ItemInfo, Count, usize),
+}
+
+impl Tail {
+    /// Returns the items in the tail of a record with the fixed part `fixed`, and their kind.
+    pub fn items<'a>(&self, fixed: &[u8], tail: &'a [u8]) -> Option<(&'static ItemInfo, &'a [u8])> {
+        match *self {
+            Self::Items(item, _) => Some((item, tail)),
+            Self::ItemsAndBytes(item, count, _) => {
+                Some((item, tail.get(..count.bytes(item, fixed)?)?))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Count {
+    /// Returns the size of so many items after the fixed part `fixed`.
+    pub(super) fn bytes(self, item: &ItemInfo, fixed: &[u8]) -> Option<usize> {
+        let count = match self {
+            Self::Fixed(count) => count,
+            Self::Field(offset) => word(fixed, offset)?,
+        };
+        usize::try_from(count).ok()?.checked_mul(item.size)
+    }
+}
+
+/// Returns the `u32` at an offset of the fixed part of a record.
+pub(super) fn word(fixed: &[u8], offset: usize) -> Option<u32> {
+    let bytes = fixed.get(offset..offset.checked_add(4)?)?;
+    Some(u32::from_le_bytes(bytes.try_into().ok()?))
 }
 
 /// One row of [`KINDS`](super::KINDS).

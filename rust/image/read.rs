@@ -27,9 +27,9 @@ use super::{
         PAGE_SIZE, //
     },
     layout::{
+        word,
         ArrayRecord,
         Check,
-        Count,
         Field,
         ItemInfo,
         Record,
@@ -360,9 +360,12 @@ impl<'a, 's> Objects<'a, 's> {
             let earlier = slots.get_mut(..used).unwrap_or_default();
             let info = record.kind.info();
             check_ids(plan, earlier, info.fields, record.payload).map_err(bad)?;
-            if let Tail::Items(item, _) = info.tail {
-                let tail = record.payload.get(info.size..).unwrap_or(&[]);
-                for item_bytes in tail.chunks_exact(item.size) {
+            let (fixed, tail) = record
+                .payload
+                .split_at_checked(info.size)
+                .unwrap_or_default();
+            if let Some((item, items)) = info.tail.items(fixed, tail) {
+                for item_bytes in items.chunks_exact(item.size) {
                     check_ids(plan, earlier, item.fields, item_bytes).map_err(bad)?;
                 }
             }
@@ -839,10 +842,6 @@ fn check_fields(fields: &[Field], bytes: &[u8]) -> Result<(), &'static str> {
 }
 
 fn check_tail(rule: &Tail, fixed: &[u8], tail: &[u8]) -> Result<(), &'static str> {
-    let word = |offset: usize| -> Option<u32> {
-        let bytes = fixed.get(offset..offset.checked_add(4)?)?;
-        Some(u32::from_le_bytes(bytes.try_into().ok()?))
-    };
     let wrong = Err("the tail has a wrong length");
     match *rule {
         Tail::None if tail.is_empty() => Ok(()),
@@ -870,35 +869,28 @@ fn check_tail(rule: &Tail, fixed: &[u8], tail: &[u8]) -> Result<(), &'static str
             }
             Ok(())
         }
-        Tail::Bytes(offset) => match word(offset) {
+        Tail::Bytes(offset) => match word(fixed, offset) {
             Some(len) if usize::try_from(len) == Ok(tail.len()) => Ok(()),
             _ => wrong,
         },
         Tail::Mask if tail.is_empty() || tail.len() > 1024 || tail.len() % 8 != 0 => wrong,
         Tail::Mask => Ok(()),
-        Tail::Items(item, count) => {
-            let count = match count {
-                Count::Fixed(count) => count,
-                Count::Field(offset) => word(offset).ok_or("the record is too short")?,
-            };
-            let len = usize::try_from(count)
-                .ok()
-                .and_then(|count| count.checked_mul(item.size));
-            if len != Some(tail.len()) {
-                return wrong;
-            }
+        Tail::Items(item, count) if count.bytes(item, fixed) == Some(tail.len()) => {
             check_items(item, tail)
         }
-        // The check of Pipe does the rest.
-        Tail::Packets => {
-            let item = &super::record::PACKET;
-            let count = word(core::mem::offset_of!(super::record::Pipe, packets));
-            let len = count
-                .and_then(|count| usize::try_from(count).ok())
-                .and_then(|count| count.checked_mul(item.size));
-            match len.and_then(|len| tail.get(..len)) {
-                Some(packets) => check_items(item, packets),
-                None => wrong,
+        Tail::Items(..) => wrong,
+        Tail::ItemsAndBytes(item, count, bytes) => {
+            let parts = count
+                .bytes(item, fixed)
+                .and_then(|len| tail.split_at_checked(len));
+            match parts {
+                Some((items, rest))
+                    if word(fixed, bytes).and_then(|len| usize::try_from(len).ok())
+                        == Some(rest.len()) =>
+                {
+                    check_items(item, items)
+                }
+                _ => wrong,
             }
         }
     }

@@ -16,6 +16,7 @@ mod runner;
 mod suite;
 pub mod sys;
 mod tool;
+pub mod unix;
 mod victim;
 
 pub use ktap::{

@@ -18,6 +18,7 @@ use crate::{
         self,
         pidfd,
         pipe,
+        unix,
         Name, //
     },
     image::record::{
@@ -58,6 +59,7 @@ fn kind(saver: &Saver<'_>, file: &File) -> Option<u32> {
             Some(external::TTY)
         }
         bindings::S_IFIFO if pipe::leads_outside(saver, file) => Some(external::PIPE),
+        bindings::S_IFSOCK if unix::leads_outside(saver, file) => Some(external::SOCKET),
         _ if pidfd::leads_outside(saver, file) => Some(external::PIDFD),
         _ => None,
     }

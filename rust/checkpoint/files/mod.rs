@@ -51,7 +51,9 @@ pub(crate) mod external;
 pub(crate) mod pidfd;
 pub(crate) mod pipe;
 pub(crate) mod regular;
+pub(crate) mod socket;
 pub(crate) mod survey;
+pub(crate) mod unix;
 
 /// One kind of open files.
 struct FileKind {
@@ -105,6 +107,12 @@ const KINDS: &[FileKind] = &[
         takes: pidfd::takes,
         save: pidfd::save,
         back: Back::Late(pidfd::open),
+    },
+    FileKind {
+        kind: Kind::FileSocket,
+        takes: unix::takes,
+        save: unix::save,
+        back: Back::Late(unix::open),
     },
     FileKind {
         kind: Kind::FileRegular,
@@ -176,8 +184,8 @@ pub(crate) fn each(held: &Held, mut act: impl FnMut(u32, ARef<File>, bool) -> Re
     }
 }
 
-/// Saves an open file unless it has been. `fd` is the number it is known by, if it has one.
-fn save_file(
+/// Saves an open file unless it has been. What is in the queue of a socket comes later. `fd` is the number it is known by, if it has one.
+pub(crate) fn save_file(
     saver: &mut Saver<'_>,
     place: Place,
     fd: Option<u32>,
@@ -209,6 +217,10 @@ fn save_file(
             }
             return Ok(id);
         }
+    }
+    if let Some(socket) = socket::Described::of(file) {
+        saver.refuse(place, fmt!("socket: {socket}: not supported"));
+        return Ok(None);
     }
     // SAFETY: `file` is valid.
     let tty = unsafe { bindings::checkpoint_is_tty(file.as_ptr()) };

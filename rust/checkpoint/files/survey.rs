@@ -20,7 +20,8 @@ use crate::{
             Request,
             STDERR, //
         },
-        pipe, //
+        pipe,
+        unix, //
     },
     hold::Held,
 };
@@ -40,6 +41,8 @@ pub(crate) struct Survey<'a> {
     files: RBTree<usize, Seen>,
     /// How many of them each pipe has.
     pipes: RBTree<usize, u32>,
+    /// The unix sockets of them.
+    sockets: RBTree<usize, ()>,
 }
 
 impl<'a> Survey<'a> {
@@ -49,11 +52,13 @@ impl<'a> Survey<'a> {
             requests,
             files: RBTree::new(),
             pipes: RBTree::new(),
+            sockets: RBTree::new(),
         }
     }
 
-    /// Looks at what `held` has open.
+    /// Looks at what `held` has open, and at what is in the queues of its sockets.
     pub(crate) fn add(&mut self, held: &Held) -> Result {
+        let mut found = KVVec::new();
         files::each(held, |fd, file, _| {
             let standard = fd <= STDERR;
             let named = self
@@ -62,16 +67,31 @@ impl<'a> Survey<'a> {
                 .filter(|request| request.pid == 0 || request.pid == held.pid())
                 .find(|request| request.fd == Some(fd))
                 .map(|request| request.action);
-            self.add_file(&file, standard, named)
-        })
+            self.add_file(&file, standard, named, &mut found)
+        })?;
+        while let Some(file) = found.pop() {
+            unix::each_queued(&file, |file| self.add_file(&file, false, None, &mut found))?;
+        }
+        Ok(())
     }
 
-    fn add_file(&mut self, file: &ARef<File>, standard: bool, named: Option<Action>) -> Result {
+    /// Sockets that were not known before go to `found`.
+    fn add_file(
+        &mut self,
+        file: &ARef<File>,
+        standard: bool,
+        named: Option<Action>,
+        found: &mut KVVec<ARef<File>>,
+    ) -> Result {
         let key = file.as_ptr().addr();
         if let Some(seen) = self.files.get_mut(&key) {
             seen.standard |= standard;
             seen.named = seen.named.or(named);
             return Ok(());
+        }
+        if let Some(socket) = unix::identity(file) {
+            self.sockets.try_create_and_insert(socket, (), GFP_KERNEL)?;
+            found.push(file.clone(), GFP_KERNEL)?;
         }
         let seen = Seen { standard, named };
         self.files.try_create_and_insert(key, seen, GFP_KERNEL)?;
@@ -85,6 +105,16 @@ impl<'a> Survey<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the open file at this address is in the tree.
+    pub(crate) fn has(&self, file: usize) -> bool {
+        self.files.get(&file).is_some()
+    }
+
+    /// Whether the unix socket at this address has a file in the tree.
+    pub(crate) fn has_socket(&self, socket: usize) -> bool {
+        self.sockets.get(&socket).is_some()
     }
 
     fn seen(&self, file: &File) -> Seen {

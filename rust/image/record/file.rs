@@ -186,7 +186,15 @@ layout! {
 /// The description of [`Packet`].
 pub static PACKET: ItemInfo = item::<Packet>();
 
-record!(Pipe, object: true, tail: Tail::Packets, check: |pipe, tail| {
+record!(
+    Pipe,
+    object: true,
+    tail: Tail::ItemsAndBytes(
+        &PACKET,
+        Count::Field(core::mem::offset_of!(Pipe, packets)),
+        core::mem::offset_of!(Pipe, bytes),
+    ),
+    check: |pipe, tail| {
     if !pipe.size.get().is_power_of_two() {
         return Err("the size of the pipe is no power of two");
     }
@@ -201,7 +209,8 @@ record!(Pipe, object: true, tail: Tail::Packets, check: |pipe, tail| {
         return Err("the packets do not add up");
     }
     Ok(())
-});
+    }
+);
 
 impl Pipe {
     /// Splits the tail of the record into packets and data.

@@ -18,6 +18,7 @@ mod memory;
 mod process;
 mod seccomp;
 mod signal;
+mod socket;
 mod stream;
 mod timer;
 mod usage;
@@ -30,6 +31,7 @@ pub use self::{
     process::*,
     seccomp::*,
     signal::*,
+    socket::*,
     stream::*,
     timer::*,
     usage::*, //
@@ -150,6 +152,16 @@ kinds! {
     Scheduling = 37,
     /// Options of the address space of a process.
     MmOptions = 38,
+    /// A unix socket.
+    UnixSocket = 56,
+    /// A socket as an open file.
+    FileSocket = 57,
+    /// A socket is connected to another.
+    UnixLink = 58,
+    /// A connection that waits to be accepted.
+    UnixPending = 59,
+    /// A message in the queue of a socket.
+    UnixMessage = 60,
     /// A run of memory pages; their data follows the record.
     Pages = 0x100,
     /// The end of the plan.
@@ -179,4 +191,5 @@ pub const OPEN_FILES: &[Kind] = &[
     Kind::FilePipe,
     Kind::FileExternal,
     Kind::FilePidfd,
+    Kind::FileSocket,
 ];

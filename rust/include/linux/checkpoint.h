@@ -45,6 +45,7 @@
 #include <linux/uio.h>
 #include <linux/user_namespace.h>
 #include <linux/utsname.h>
+#include <net/af_unix.h>
 #include <net/sock.h>
 #include <asm/elf.h>
 #include <asm/vdso.h>
@@ -219,5 +220,132 @@ unsigned long checkpoint_vdso_text(unsigned long start);
 unsigned long checkpoint_vdso_size(void);
 int checkpoint_protect(unsigned long start, unsigned long end, vm_flags_t clear);
 int checkpoint_map_vdso(unsigned long start);
+
+/* kernel/checkpoint/unix.c */
+
+#define CHECKPOINT_UNIX_NAME 109
+
+/* Bits of struct checkpoint_unix.flags */
+#define CHECKPOINT_UNIX_PASSCRED	(1U << 0)
+#define CHECKPOINT_UNIX_PASSPIDFD	(1U << 1)
+#define CHECKPOINT_UNIX_PASSSEC		(1U << 2)
+#define CHECKPOINT_UNIX_NO_RIGHTS	(1U << 3) /* SO_PASSRIGHTS is off */
+#define CHECKPOINT_UNIX_INQ		(1U << 4)
+#define CHECKPOINT_UNIX_RIGHTS_NOTRUNC	(1U << 5)
+#define CHECKPOINT_UNIX_OOBINLINE	(1U << 6)
+#define CHECKPOINT_UNIX_REUSEADDR	(1U << 7)
+#define CHECKPOINT_UNIX_KEEPALIVE	(1U << 8)
+#define CHECKPOINT_UNIX_BROADCAST	(1U << 9)
+#define CHECKPOINT_UNIX_DONTROUTE	(1U << 10)
+#define CHECKPOINT_UNIX_LINGER		(1U << 11)
+#define CHECKPOINT_UNIX_TIMESTAMP	(1U << 12)
+#define CHECKPOINT_UNIX_TIMESTAMPNS	(1U << 13)
+#define CHECKPOINT_UNIX_TIMESTAMP_NEW	(1U << 14)
+#define CHECKPOINT_UNIX_TIMESTAMPNS_NEW	(1U << 15)
+#define CHECKPOINT_UNIX_SNDBUF		(1U << 16) /* SO_SNDBUF was set */
+#define CHECKPOINT_UNIX_RCVBUF		(1U << 17) /* SO_RCVBUF was set */
+#define CHECKPOINT_UNIX_PEERCRED	(1U << 18) /* peer_pid, peer_uid and peer_gid are known */
+#define CHECKPOINT_UNIX_BOUND		(1U << 19) /* others find it by its name */
+
+/**
+ * struct checkpoint_unix - the state of a unix socket
+ * @rcvtimeo_ns:	SO_RCVTIMEO, all ones for none
+ * @sndtimeo_ns:	SO_SNDTIMEO
+ * @type:		SOCK_*
+ * @state:		TCP_*
+ * @shutdown:		RCV_SHUTDOWN, SEND_SHUTDOWN
+ * @flags:		CHECKPOINT_UNIX_*
+ * @backlog:		how many connections or messages may wait
+ * @sndbuf:		bytes
+ * @rcvbuf:		bytes
+ * @rcvlowat:		SO_RCVLOWAT
+ * @priority:		SO_PRIORITY
+ * @linger:		seconds
+ * @peer_uid:		SO_PEERCRED
+ * @peer_gid:		SO_PEERCRED
+ * @peer_pid:		SO_PEERCRED
+ * @err:		number of the pending error, positive
+ * @peek_off:		SO_PEEK_OFF
+ * @name_len:		bytes in @name
+ * @name:		what getsockname(2) shows
+ */
+struct checkpoint_unix {
+	u64 rcvtimeo_ns;
+	u64 sndtimeo_ns;
+	u32 type;
+	u32 state;
+	u32 shutdown;
+	u32 flags;
+	u32 backlog;
+	u32 sndbuf;
+	u32 rcvbuf;
+	u32 rcvlowat;
+	u32 priority;
+	u32 linger;
+	u32 peer_uid;
+	u32 peer_gid;
+	s32 peer_pid;
+	s32 err;
+	s32 peek_off;
+	u32 name_len;
+	char name[CHECKPOINT_UNIX_NAME];
+};
+
+/**
+ * struct checkpoint_unix_message - a message in the queue of a unix socket
+ * @sender:	the socket that it came from
+ * @stamp_ns:	when it came, or 0
+ * @pid:	of its sender
+ * @uid:	of its sender
+ * @gid:	of its sender
+ * @files:	number of files in it
+ * @len:	bytes that have not been read
+ * @consumed:	bytes that have
+ * @creds:	whether @pid, @uid and @gid are known
+ * @oob:	whether it is out of band
+ */
+struct checkpoint_unix_message {
+	struct sock *sender;
+	s64 stamp_ns;
+	s32 pid;
+	u32 uid;
+	u32 gid;
+	u32 files;
+	u32 len;
+	u32 consumed;
+	bool creds;
+	bool oob;
+};
+
+struct sock *checkpoint_unix_sock(struct file *file);
+bool checkpoint_sock_hold(struct sock *sk);
+void checkpoint_sock_put(struct sock *sk);
+struct sock *checkpoint_unix_peer(struct sock *sk);
+const void *checkpoint_unix_owner(struct sock *sk, const void **listener);
+const char *checkpoint_unix_blocker(struct sock *sk);
+void checkpoint_unix_get(struct sock *sk, struct checkpoint_unix *state, struct path *path);
+void checkpoint_unix_lock_queue(struct sock *sk);
+void checkpoint_unix_unlock_queue(struct sock *sk);
+unsigned int checkpoint_unix_queue(struct sock *sk, struct sk_buff **skbs, unsigned int max);
+bool checkpoint_unix_may_have_files(struct sock *sk);
+void checkpoint_unix_put_skb(struct sk_buff *skb);
+void checkpoint_unix_get_message(struct sock *sk, struct sk_buff *skb,
+				 struct checkpoint_unix_message *state);
+struct file *checkpoint_unix_message_file(struct sk_buff *skb, unsigned int index);
+struct sock *checkpoint_unix_new(int type, struct file **file);
+void checkpoint_unix_release(struct sock *sk);
+int checkpoint_unix_mknod(const char *name, umode_t mode);
+int checkpoint_unix_name(struct sock *sk, const char *name, unsigned int len,
+			 const struct path *path, bool abstract);
+int checkpoint_unix_link(struct sock *sk, struct sock *peer);
+int checkpoint_unix_wait_accept(struct sock *listener, struct sock *sk);
+struct pid *checkpoint_saved_pid(pid_t nr, bool ours);
+void checkpoint_put_pid(struct pid *pid);
+int checkpoint_unix_peercred(struct sock *sk, struct pid *pid, uid_t uid, gid_t gid);
+int checkpoint_unix_set(struct sock *sk, const struct checkpoint_unix *state);
+void checkpoint_unix_finish(struct sock *sk, u32 shutdown, int err);
+int checkpoint_unix_put_message(struct sock *sk, struct sock *sender,
+				const struct checkpoint_unix_message *state, struct pid *pid,
+				const void *data, struct file **files);
 
 #endif /* _LINUX_CHECKPOINT_H */

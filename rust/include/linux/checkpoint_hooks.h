@@ -7,16 +7,24 @@
 #define _LINUX_CHECKPOINT_HOOKS_H
 
 #include <linux/types.h>
+#include <linux/uidgid_types.h>
 
 struct bpf_prog;
 struct cred;
 struct file;
 struct mm_struct;
+struct net;
+struct path;
+struct pid;
 struct prctl_mm_map;
 struct restart_block;
+struct scm_fp_list;
 struct seccomp_filter;
+struct sk_buff;
+struct sock;
 struct sock_filter;
 struct sock_fprog_kern;
+struct sockaddr_un;
 struct task_struct;
 
 /* ipc/sem.c */
@@ -117,5 +125,29 @@ long hrtimer_nanosleep_restart(struct restart_block *restart);
 /* net/core/filter.c */
 int bpf_prog_create_saved(struct bpf_prog **pfp, struct sock_fprog_kern *fprog,
 			  int (*trans)(struct sock_filter *filter, unsigned int flen));
+
+/**
+ * struct unix_message - what comes with the data of a message in the queue of a unix socket
+ * @pid:	process of the sender, if its credentials are there
+ * @uid:	its user
+ * @gid:	its group
+ * @fp:		files on their way, or NULL
+ * @consumed:	bytes that have been read
+ */
+struct unix_message {
+	struct pid *pid;
+	kuid_t uid;
+	kgid_t gid;
+	struct scm_fp_list *fp;
+	u32 consumed;
+};
+
+/* net/unix/af_unix.c */
+void unix_get_message(struct sk_buff *skb, struct unix_message *msg);
+int unix_put_message(struct sock *sk, struct sk_buff *skb, const struct unix_message *msg,
+		     bool oob);
+struct sock *unix_create_bare(struct net *net, int type);
+void unix_release_bare(struct sock *sk);
+int unix_set_name(struct sock *sk, struct sockaddr_un *name, int len, const struct path *path);
 
 #endif /* _LINUX_CHECKPOINT_HOOKS_H */

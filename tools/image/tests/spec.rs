@@ -170,9 +170,16 @@ fn kinds() -> String {
                 "Tail: {} ({} bytes each), as many as the field at {at} says.",
                 item.name, item.size
             ),
-            Tail::Packets => "Tail: Packet (8 bytes each), as many as ``packets`` says, then \
-                              ``bytes`` bytes of data."
-                .into(),
+            Tail::ItemsAndBytes(item, Count::Fixed(n), bytes) => format!(
+                "Tail: {n} times {} ({} bytes each), then as many bytes as the field at {bytes} \
+                 says.",
+                item.name, item.size
+            ),
+            Tail::ItemsAndBytes(item, Count::Field(at), bytes) => format!(
+                "Tail: {} ({} bytes each), as many as the field at {at} says, then as many bytes \
+                 as the field at {bytes} says.",
+                item.name, item.size
+            ),
         };
         paragraph(
             &mut out,
@@ -181,6 +188,7 @@ fn kinds() -> String {
         fields(&mut out, info.fields, kind.field_docs());
     }
     item::<Packet>(&mut out);
+    item::<FileRef>(&mut out);
     item::<Fd>(&mut out);
     item::<Vma>(&mut out);
     item::<Action>(&mut out);
@@ -201,7 +209,11 @@ fn bits() -> String {
     let mut out = String::new();
     for (name, bits) in [
         ("Open files: ``flags``", file_flags::BITS),
+        ("Pipe: ``flags``", pipe_flags::BITS),
         ("Packet: ``flags``", packet_flags::BITS),
+        ("FilePipe: ``end_flags``", end_flags::BITS),
+        ("UnixSocket: ``flags``", socket_flags::BITS),
+        ("UnixMessage: ``flags``", message_flags::BITS),
         ("Fd: ``flags``", fd_flags::BITS),
         ("Mm: ``flags``", mm_flags::BITS),
         ("Vma: ``flags``", vma_flags::BITS),

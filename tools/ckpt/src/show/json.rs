@@ -34,7 +34,10 @@ type Bits = &'static [(u32, &'static str, &'static [&'static str])];
 fn bits(record: &str) -> Option<Bits> {
     Some(match record {
         open if open.starts_with("File") => file_flags::BITS,
+        "Pipe" => pipe_flags::BITS,
         "Packet" => packet_flags::BITS,
+        "UnixSocket" => socket_flags::BITS,
+        "UnixMessage" => message_flags::BITS,
         "Fd" => fd_flags::BITS,
         "Mm" => mm_flags::BITS,
         "Vma" => vma_flags::BITS,
@@ -133,13 +136,13 @@ fn record(record: &RecordRef<'_>) -> Value {
         Tail::Bytes(_) => ("data", json!(hex(tail))),
         Tail::Mask => ("mask", json!(words(tail))),
         Tail::Items(item, _) => ("items", json!(items(item, tail))),
-        Tail::Packets => {
-            let count = record
-                .get::<Pipe>()
-                .map_or(0, |(pipe, _)| pipe.packets.get());
-            let len = usize::try_from(count).unwrap_or_default() * PACKET.size;
-            let (packets, data) = tail.split_at_checked(len).unwrap_or_default();
-            object.insert("items".into(), json!(items(&PACKET, packets)));
+        Tail::ItemsAndBytes(item, ..) => {
+            let len = info
+                .tail
+                .items(fixed, tail)
+                .map_or(0, |(_, items)| items.len());
+            let (front, data) = tail.split_at_checked(len).unwrap_or_default();
+            object.insert("items".into(), json!(items(item, front)));
             ("data", json!(hex(data)))
         }
     };

@@ -388,10 +388,33 @@ fn file(record: &RecordRef<'_>, objects: &Objects<'_, '_>) -> String {
             let kind = external::NAMES.get(kind.wrapping_sub(1)).unwrap_or(&"?");
             format!("{}  {kind}, to be supplied", clean(text))
         }),
+        Kind::FileSocket => record
+            .get::<FileSocket>()
+            .map(|(file, _)| socket(file.socket.get(), objects)),
         Kind::FilePidfd => record
             .get::<FilePidfd>()
             .map(|(file, _)| format!("pidfd of task {}", file.pid)),
         _ => Ok(record.kind.name().into()),
     }
     .unwrap_or_default()
+}
+
+/// A unix socket: type, name, state.
+fn socket(id: u32, objects: &Objects<'_, '_>) -> String {
+    let Some((socket, tail)) = objects.get_as::<UnixSocket>(id) else {
+        return String::new();
+    };
+    let kind = usize::try_from(socket.socket_type.get()).unwrap_or_default();
+    let kind = socket_type::NAMES.get(kind.wrapping_sub(1)).unwrap_or(&"?");
+    let name = match socket.split(tail) {
+        Some(([0, name @ ..], _)) => format!(" @{}", clean(name)),
+        Some((name, _)) if !name.is_empty() => format!(" {}", clean(name)),
+        _ => String::new(),
+    };
+    let state = match socket.state.get() {
+        socket_state::CONNECTED => "connected",
+        socket_state::LISTENING => "listening",
+        _ => "not connected",
+    };
+    format!("unix {kind} socket {id}{name}, {state}")
 }

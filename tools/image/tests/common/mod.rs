@@ -305,6 +305,49 @@ pub fn tree() -> Vec<u8> {
         };
         b.object(&end, &[])
     });
+    let [listener, client, waiting] = [
+        (
+            socket_role::OPEN,
+            socket_state::LISTENING,
+            "/run/job\0/run/job",
+        ),
+        (socket_role::OPEN, socket_state::CONNECTED, ""),
+        (socket_role::PENDING, socket_state::CONNECTED, "/run/job\0"),
+    ]
+    .map(|(role, state, tail)| {
+        let bound = if role == socket_role::OPEN && !tail.is_empty() {
+            socket_flags::BOUND
+        } else {
+            0
+        };
+        let socket = UnixSocket {
+            socket_type: socket_type::STREAM.into(),
+            role: role.into(),
+            state: state.into(),
+            flags: (bound | socket_flags::PEERCRED).into(),
+            rcvtimeo_ns: u64::MAX.into(),
+            sndtimeo_ns: u64::MAX.into(),
+            rcvlowat: 1.into(),
+            peek_off: (-1).into(),
+            peer_pid: 100.into(),
+            mode: 0o140755.into(),
+            name_len: u32::try_from(tail.find('\0').map_or(0, |nul| nul + 1))
+                .unwrap()
+                .into(),
+            tail_len: u32::try_from(tail.len()).unwrap().into(),
+            ..FromZeros::new_zeroed()
+        };
+        b.object(&socket, &[tail.as_bytes()])
+    });
+    let [listener_file, client_file] = [listener, client].map(|socket| {
+        let file = FileSocket {
+            flags: (file_flags::READ | file_flags::WRITE).into(),
+            socket: socket.into(),
+            mode: 0o140777.into(),
+            reserved: 0.into(),
+        };
+        b.object(&file, &[])
+    });
     let pidfd = b.object(
         &FilePidfd {
             flags: (file_flags::READ | file_flags::WRITE).into(),
@@ -337,6 +380,8 @@ pub fn tree() -> Vec<u8> {
         (5, read),
         (6, write),
         (7, pidfd),
+        (8, listener_file),
+        (9, client_file),
     ]
     .map(|(fd, file)| Fd {
         fd: fd.into(),
@@ -365,6 +410,28 @@ pub fn tree() -> Vec<u8> {
         reserved: 0.into(),
     };
     b.object(&filter, &[allow.as_bytes()]);
+    for (socket, peer) in [(client, waiting), (waiting, client)] {
+        let link = UnixLink {
+            socket: socket.into(),
+            peer: peer.into(),
+        };
+        b.put(&link, &[]);
+    }
+    let pending = UnixPending {
+        listener: listener.into(),
+        socket: waiting.into(),
+    };
+    b.put(&pending, &[]);
+    let message = UnixMessage {
+        socket: waiting.into(),
+        sender: client.into(),
+        flags: message_flags::CREDS.into(),
+        pid: 100.into(),
+        files: 1.into(),
+        bytes: 5.into(),
+        ..FromZeros::new_zeroed()
+    };
+    b.put(&message, &[&log.to_le_bytes(), b"hello"]);
     let sighand = b.sighand();
     let rw = vma_flags::READ | vma_flags::WRITE | vma_flags::MAYREAD | vma_flags::MAYWRITE;
     let rx = vma_flags::READ | vma_flags::EXEC | vma_flags::MAYREAD | vma_flags::MAYEXEC;
