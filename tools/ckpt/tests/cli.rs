@@ -163,7 +163,7 @@ fn show_has_tree_memory_and_files() {
         "000000400000-000000404000 r-xp",
         "[stack]",
         "/home/käfer/pi.txt  append at 4711 of 4711",
-        "/dev/pts/0  tty, outside the tree",
+        "/dev/pts/0  tty, to be supplied",
         "pipe 6  read, 8 bytes in it",
     ] {
         assert!(text.contains(part), "{part} is missing in:\n{text}");
