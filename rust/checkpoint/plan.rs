@@ -164,7 +164,7 @@ impl<'a> Opening<'a> {
             report,
             relocations: &blueprint.relocations,
             tasks: &blueprint.tids,
-            sockets: Sockets::default(),
+            sockets: Sockets::new(),
             truncate: KVVec::new(),
             pipes: KVVec::new(),
         }

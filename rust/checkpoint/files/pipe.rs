@@ -364,9 +364,17 @@ impl Ends {
         let wrong = |err| (err, "cannot be filled");
         let malformed = (EINVAL, "its contents do not add up");
         let page = u32::try_from(PAGE_SIZE).map_err(|_| malformed)?;
-        let size = record.size.get().checked_mul(page).ok_or(malformed)?;
-        // SAFETY: `base` is a pipe.
-        let got = unsafe { bindings::pipe_fcntl(self.base.as_ptr(), bindings::F_SETPIPE_SZ, size) };
+        let slots = record.size.get();
+        let size = slots.checked_mul(page).ok_or(malformed)?;
+        let pipe = self.pipe()?;
+        // SAFETY: `base` is open on the pipe. One that has its size already is left alone.
+        let got = unsafe {
+            if (*pipe.as_ptr()).max_usage == slots {
+                0
+            } else {
+                bindings::pipe_fcntl(self.base.as_ptr(), bindings::F_SETPIPE_SZ, size)
+            }
+        };
         if got < 0 {
             let err = Error::from_errno(i32::try_from(got).unwrap_or(-1));
             let what = if err == EPERM {

@@ -23,6 +23,7 @@ use kernel::{
     },
     fs::File,
     prelude::*,
+    rbtree::RBTree,
     sync::aref::ARef,
     task::Pid, //
 };
@@ -740,15 +741,21 @@ impl Drop for SavedPid {
 }
 
 /// Sockets on their way back.
-#[derive(Default)]
 pub(crate) struct Sockets {
     /// By the ids of their records.
     made: KVVec<(u32, Made)>,
     /// Processes that credentials name: the same ones for the same numbers.
-    pids: KVVec<(Pid, SavedPid)>,
+    pids: RBTree<Pid, SavedPid>,
 }
 
 impl Sockets {
+    pub(crate) fn new() -> Self {
+        Self {
+            made: KVVec::new(),
+            pids: RBTree::new(),
+        }
+    }
+
     fn get(&self, id: u32) -> Result<&Made> {
         let at = self
             .made
@@ -770,14 +777,15 @@ impl Sockets {
         if nr == 0 {
             return Ok(ptr::null_mut());
         }
-        if let Some((_, pid)) = self.pids.iter().find(|(other, _)| *other == nr) {
+        if let Some(pid) = self.pids.get(&nr) {
             return Ok(pid.0.as_ptr());
         }
         // SAFETY: The function looks for the number in the caller's pid namespace.
         let pid = from_err_ptr(unsafe { bindings::checkpoint_saved_pid(nr, ours) })?;
         let pid = NonNull::new(pid).ok_or(ESRCH)?;
         // INVARIANT: It comes with a reference.
-        self.pids.push((nr, SavedPid(pid)), GFP_KERNEL)?;
+        let saved = SavedPid(pid);
+        self.pids.try_create_and_insert(nr, saved, GFP_KERNEL)?;
         Ok(pid.as_ptr())
     }
 }
@@ -1076,7 +1084,7 @@ pub(crate) fn put(
 
 /// Lets those be gone that were, and undoes what the others notice of it now instead of then.
 pub(crate) fn settle(opening: &mut Opening<'_>) {
-    let mut sockets = core::mem::take(&mut opening.sockets);
+    let mut sockets = core::mem::replace(&mut opening.sockets, Sockets::new());
     for (_, made) in sockets.made.iter_mut() {
         if made.gone && made.bare {
             made.bare = false;
