@@ -7,7 +7,6 @@
 #include <linux/checkpoint.h>
 #include <linux/filelock.h>
 #include <linux/magic.h>
-#include <linux/pkeys.h>
 #include <linux/security.h>
 
 #include <asm/fpu/sched.h>
@@ -101,15 +100,6 @@ static bool has_speculation_control(struct task_struct *task)
 	return task_spec_ssb_disable(task) || task_spec_ssb_force_disable(task) ||
 	       task_spec_ssb_noexec(task) || task_spec_ib_disable(task) ||
 	       task_spec_ib_force_disable(task) || test_tsk_thread_flag(task, TIF_SPEC_L1D_FLUSH);
-}
-
-static bool has_memory_policy(struct task_struct *task)
-{
-#ifdef CONFIG_NUMA
-	return task->mempolicy;
-#else
-	return false;
-#endif
 }
 
 static bool has_core_cookie(struct task_struct *task)
@@ -212,7 +202,6 @@ static const struct {
 	{ in_32bit_call, "32-bit system call" },
 	{ has_32bit_robust_list, "32-bit robust list" },
 	{ has_speculation_control, "PR_SET_SPECULATION_CTRL", true },
-	{ has_memory_policy, "memory policy of the task", true },
 	{ has_core_cookie, "core scheduling cookie", true },
 	{ has_sched_ext, "SCHED_EXT", true },
 	{ is_reaped_alone, "CLONE_AUTOREAP" },
@@ -271,16 +260,6 @@ static bool has_address_masking(struct mm_struct *mm)
 #endif
 }
 
-static bool has_protection_keys(struct mm_struct *mm)
-{
-#ifdef CONFIG_X86_INTEL_MEMORY_PROTECTION_KEYS
-	/* Every address space has key 0. */
-	return cpu_feature_enabled(X86_FEATURE_OSPKE) && mm->context.pkey_allocation_map & ~1;
-#else
-	return false;
-#endif
-}
-
 static bool has_aio(struct mm_struct *mm)
 {
 #ifdef CONFIG_AIO
@@ -290,19 +269,9 @@ static bool has_aio(struct mm_struct *mm)
 #endif
 }
 
-static bool locks_future_memory(struct mm_struct *mm)
-{
-	return mm->def_flags;
-}
-
 static bool has_uprobes(struct mm_struct *mm)
 {
 	return mm_flags_test(MMF_HAS_UPROBES, mm);
-}
-
-static bool has_pinned_pages(struct mm_struct *mm)
-{
-	return mm_flags_test(MMF_HAS_PINNED, mm);
 }
 
 /* State of an address space that has no place in an image. */
@@ -312,11 +281,8 @@ static const struct {
 } mm_blockers[] = {
 	{ has_ldt, "LDT" },
 	{ has_address_masking, "linear address masking" },
-	{ has_protection_keys, "allocated protection key" },
 	{ has_aio, "aio context" },
-	{ locks_future_memory, "mlockall of future mappings" },
 	{ has_uprobes, "uprobes" },
-	{ has_pinned_pages, "pinned pages" },
 };
 
 /* As checkpoint_task_blocker(), for @mm. */

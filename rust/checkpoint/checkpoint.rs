@@ -34,6 +34,7 @@ mod hold;
 mod hold_fd;
 mod image;
 mod machine;
+mod mempolicy;
 mod mm;
 mod objects;
 mod pages;

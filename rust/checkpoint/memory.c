@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Page tables and the vDSO, for kernel/checkpoint/: what is made of macros and inline functions.
+ * Guard regions, shared memory and the vDSO, for kernel/checkpoint/: what is made of macros and inline functions.
  */
 #include <linux/buildid.h>
 #include <linux/checkpoint.h>
 #include <linux/elf.h>
 #include <linux/huge_mm.h>
 #include <linux/leafops.h>
-#include <linux/mempolicy.h>
+#include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/mm_inline.h>
 #include <linux/pagewalk.h>
@@ -16,104 +16,47 @@
 #include <asm/tlb.h>
 #include <asm/vdso/vsyscall.h>
 
-static int found_page(struct checkpoint_pages *found, struct page *page, unsigned long addr)
+struct guard_search {
+	unsigned long start;
+	unsigned long end;
+};
+
+static int find_guard(pte_t *pte, unsigned long addr, unsigned long next, struct mm_walk *walk)
 {
-	if (found->count == found->max) {
-		found->next = addr;
+	struct guard_search *search = walk->private;
+	pte_t entry = ptep_get(pte);
+	bool guard = !pte_none(entry) && !pte_present(entry) && pte_is_marker(entry) &&
+		     softleaf_is_guard_marker(softleaf_from_pte(entry));
+
+	if (search->end && (!guard || search->end != addr))
 		return 1;
+	if (guard) {
+		if (!search->end)
+			search->start = addr;
+		search->end = next;
 	}
-	get_page(page);
-	found->pages[found->count] = page;
-	found->addrs[found->count++] = addr;
-	found->next = addr + PAGE_SIZE;
 	return 0;
 }
 
-/* Whether @page belongs into the image: pages of the file behind a private mapping do not. */
-static bool has_contents(struct vm_area_struct *vma, struct page *page)
-{
-	return vma_is_anonymous(vma) || PageAnon(page);
-}
-
-static int collect_pmd(pmd_t *pmd, unsigned long addr, unsigned long end, struct mm_walk *walk)
-{
-	struct checkpoint_pages *found = walk->private;
-	struct vm_area_struct *vma = walk->vma;
-	pte_t *start_pte, *pte;
-	struct page *page;
-	spinlock_t *ptl;
-	int ret = 0;
-
-	ptl = pmd_trans_huge_lock(pmd, vma);
-	if (ptl) {
-		if (pmd_present(*pmd)) {
-			page = vm_normal_page_pmd(vma, addr & HPAGE_PMD_MASK, *pmd);
-			if (page && has_contents(vma, page)) {
-				page += (addr & ~HPAGE_PMD_MASK) >> PAGE_SHIFT;
-				for (; addr != end && !ret; addr += PAGE_SIZE, page++)
-					ret = found_page(found, page, addr);
-			}
-		} else {
-			found->fault = addr;
-			ret = 1;
-		}
-		spin_unlock(ptl);
-		return ret;
-	}
-
-	start_pte = pte = pte_offset_map_lock(walk->mm, pmd, addr, &ptl);
-	if (!pte) {
-		walk->action = ACTION_AGAIN;
-		return 0;
-	}
-	for (; addr != end && !ret; pte++, addr += PAGE_SIZE) {
-		pte_t entry = ptep_get(pte);
-
-		if (pte_none(entry))
-			continue;
-		if (pte_present(entry)) {
-			/* NULL for the zero page, which stays a hole. */
-			page = vm_normal_page(vma, addr, entry);
-			if (page && has_contents(vma, page))
-				ret = found_page(found, page, addr);
-			continue;
-		}
-		if (pte_is_marker(entry)) {
-			if (softleaf_is_guard_marker(softleaf_from_pte(entry))) {
-				found->guard = addr;
-				ret = 1;
-			}
-			continue;
-		}
-		found->fault = addr;
-		ret = 1;
-	}
-	pte_unmap_unlock(start_pte, ptl);
-	cond_resched();
-	return ret;
-}
-
-static const struct mm_walk_ops collect_ops = {
-	.pmd_entry	= collect_pmd,
+static const struct mm_walk_ops guard_ops = {
+	.pte_entry	= find_guard,
 	.walk_lock	= PGWALK_RDLOCK,
 };
 
-/**
- * checkpoint_collect_pages - the pages in [start, end) whose contents belong into an image
- * @mm:		address space, locked for reading
- * @start:	page aligned, within one VMA as @end is
- * @end:	page aligned
- * @found:	gets at most @found->max pages; what it holds already is kept
- *
- * Return: 0 when the range is done, 1 when @found is full or a page has to be looked at
- * (@found->fault, @found->guard), or an error.
+/*
+ * Narrow [*@start, *@end) of @mm, which is locked for reading, to the first guard region in it, and
+ * return whether there is one.
  */
-int checkpoint_collect_pages(struct mm_struct *mm, unsigned long start, unsigned long end,
-			     struct checkpoint_pages *found)
+int checkpoint_next_guard(struct mm_struct *mm, unsigned long *start, unsigned long *end)
 {
-	found->fault = 0;
-	found->guard = 0;
-	return walk_page_range(mm, start, end, &collect_ops, found);
+	struct guard_search search = {};
+	int err = walk_page_range(mm, *start, *end, &guard_ops, &search);
+
+	if (err < 0)
+		return err;
+	*start = search.start;
+	*end = search.end;
+	return search.end != 0;
 }
 
 /* Name of a special mapping ([vdso], [vvar], ...), or NULL. */
@@ -218,38 +161,36 @@ int checkpoint_map_vdso(unsigned long start)
 	return map_vdso_once(&vdso64_image, start);
 }
 
-/* Take @page down by the reference that checkpoint_collect_pages() or a page fault took. */
-void checkpoint_put_page(struct page *page)
-{
-	put_page(page);
-}
-
-/* The contents of @page: on x86-64 all memory is mapped. */
-void *checkpoint_page_address(struct page *page)
-{
-	return page_address(page);
-}
-
 /* The page at @index of the shared memory @file, with a reference; a hole is filled with zeroes. */
 struct page *checkpoint_shmem_page(struct file *file, pgoff_t index)
 {
 	return shmem_read_mapping_page(file->f_mapping, index);
 }
 
+/* Copy the page at @index of the shared memory @from to @to, which is as large. */
+int checkpoint_copy_shmem_page(struct file *from, struct file *to, pgoff_t index)
+{
+	struct page *source, *copy;
+
+	source = shmem_read_mapping_page(from->f_mapping, index);
+	if (IS_ERR(source))
+		return PTR_ERR(source);
+	copy = shmem_read_mapping_page(to->f_mapping, index);
+	if (IS_ERR(copy)) {
+		put_page(source);
+		return PTR_ERR(copy);
+	}
+	copy_highpage(copy, source);
+	set_page_dirty_lock(copy);
+	put_page(copy);
+	put_page(source);
+	return 0;
+}
+
 /* The kernel has written to @page, which the page tables may not know. */
 void checkpoint_dirty_page(struct page *page)
 {
 	set_page_dirty_lock(page);
-}
-
-/* State of a mapping that has no flag in vm_flags: its name in a refusal, or NULL. */
-const char *checkpoint_vma_blocker(struct vm_area_struct *vma)
-{
-	if (anon_vma_name(vma))
-		return "name of anonymous memory";
-	if (vma_policy(vma))
-		return "memory policy";
-	return NULL;
 }
 
 /* As mmap(MAP_SHARED | MAP_ANONYMOUS) makes it, of @size bytes. */
@@ -261,6 +202,68 @@ struct file *checkpoint_shmem_file(const char *name, loff_t size)
 bool checkpoint_is_internal_shmem(struct file *file)
 {
 	return shmem_mapping(file->f_mapping) && (file_inode(file)->i_sb->s_flags & SB_NOUSER);
+}
+
+/* Anonymous pages of @mm, those in swap included. */
+unsigned long checkpoint_private_pages(struct mm_struct *mm)
+{
+	return get_mm_counter(mm, MM_ANONPAGES) + get_mm_counter(mm, MM_SWAPENTS);
+}
+
+/*
+ * Whether the machine, and the memory cgroups that @mm belongs to, could do with @pages more pages,
+ * which is what it takes to write to all memory that a snapshot shares.
+ */
+bool checkpoint_has_room(struct mm_struct *mm, unsigned long pages)
+{
+#ifdef CONFIG_MEMCG
+	struct mem_cgroup *memcg = get_mem_cgroup_from_mm(mm), *at;
+	bool room = true;
+
+	for (at = memcg; at && room; at = parent_mem_cgroup(at)) {
+		unsigned long max = min(READ_ONCE(at->memory.max), READ_ONCE(at->memory.high));
+		unsigned long used = page_counter_read(&at->memory);
+		unsigned long cache = memcg_page_state(at, NR_INACTIVE_FILE) +
+				      memcg_page_state(at, NR_ACTIVE_FILE);
+
+		room = max == PAGE_COUNTER_MAX || used + pages <= max + cache;
+	}
+	mem_cgroup_put(memcg);
+	if (!room)
+		return false;
+#endif
+	return si_mem_available() >= 0 && pages <= (unsigned long)si_mem_available();
+}
+
+static int change_vma(struct mm_struct *mm, unsigned long addr, vm_flags_t set, vm_flags_t clear)
+{
+	struct vm_area_struct *vma = vma_lookup(mm, addr);
+
+	if (!vma)
+		return -EFAULT;
+	vma_start_write(vma);
+	vm_flags_mod(vma, set, clear);
+	return 0;
+}
+
+/* Take @flags from the mapping of @mm at @addr, in which nobody runs. */
+int checkpoint_clear_vma_flags(struct mm_struct *mm, unsigned long addr, vm_flags_t flags)
+{
+	int err;
+
+	if (mmap_write_lock_killable(mm))
+		return -EINTR;
+	err = change_vma(mm, addr, 0, flags);
+	mmap_write_unlock(mm);
+	return err;
+}
+
+/* Give them back, whoever is killed meanwhile. */
+void checkpoint_restore_vma_flags(struct mm_struct *mm, unsigned long addr, vm_flags_t flags)
+{
+	mmap_write_lock(mm);
+	change_vma(mm, addr, flags, 0);
+	mmap_write_unlock(mm);
 }
 
 int checkpoint_mmap_lock(struct mm_struct *mm)

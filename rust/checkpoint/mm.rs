@@ -4,10 +4,14 @@
 //!
 //! Not here: the contents, in `pages.rs`.
 
-use core::ptr::NonNull;
+use core::ptr::{
+    self,
+    NonNull, //
+};
 
 use kernel::{
     bindings,
+    error::to_result,
     fs::File,
     prelude::*,
     sync::aref::ARef,
@@ -24,10 +28,14 @@ use crate::{
         mm_flags,
         vma_flags,
         vma_kind,
+        AnonName,
+        Guard,
+        Guards,
         Mm,
         Vma,
         Vmas, //
     },
+    mempolicy,
     objects::Class,
     plan::Blueprint,
     report::Place,
@@ -35,14 +43,22 @@ use crate::{
         Memory,
         Saver, //
     },
-    shmem, //
+    shmem,
+    stream::interrupted, //
 };
 
-/// A part of an address space, page aligned.
+/// A mapping that fork(2) does not copy.
+pub(crate) struct Uncovered {
+    start: usize,
+    /// The flags that keep it from being copied.
+    flags: bindings::vm_flags_t,
+}
+
+/// Where a mapping of the kernel's is.
 #[derive(Clone, Copy)]
-pub(crate) struct Range {
-    pub(crate) start: usize,
-    pub(crate) end: usize,
+struct Range {
+    start: usize,
+    end: usize,
 }
 
 /// An address space that stays while this exists.
@@ -76,19 +92,53 @@ impl MmRef {
         })
     }
 
-    /// Copies the address space as fork(2) does: contents are shared until one side writes.
+    /// Copies the address space as fork(2) does: contents are shared until one side writes. Nobody
+    /// runs in it.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`.
-    pub(crate) fn snapshot(&self) -> Result<Self> {
-        // SAFETY: The address space is alive. The copy belongs to the caller, who pays for it, not
-        // to the task that is copied.
-        let mm = unsafe { bindings::dup_mm(bindings::get_current(), self.as_raw()) };
+    /// `ENOMEM`, `EINTR`.
+    pub(crate) fn snapshot(&self, uncovered: &[Uncovered]) -> Result<Self> {
+        let mut changed = 0;
+        let mut result = Ok(());
+        for vma in uncovered {
+            // SAFETY: The address space is alive.
+            result = to_result(unsafe {
+                bindings::checkpoint_clear_vma_flags(self.as_raw(), vma.start, vma.flags)
+            });
+            if result.is_err() {
+                break;
+            }
+            changed += 1;
+        }
+        let mm = if result.is_ok() {
+            // SAFETY: The address space is alive. The copy belongs to the caller, who pays for it,
+            // not to the task that is copied.
+            unsafe { bindings::dup_mm(bindings::get_current(), self.as_raw()) }
+        } else {
+            ptr::null_mut()
+        };
+        for vma in uncovered.iter().take(changed) {
+            // SAFETY: As above.
+            unsafe { bindings::checkpoint_restore_vma_flags(self.as_raw(), vma.start, vma.flags) };
+        }
+        result?;
         // INVARIANT: dup_mm() returns an address space with one user.
         Ok(Self {
             mm: NonNull::new(mm).ok_or(ENOMEM)?,
         })
+    }
+
+    /// Private pages, in memory and in swap.
+    pub(crate) fn private_pages(&self) -> usize {
+        // SAFETY: The address space is alive.
+        unsafe { bindings::checkpoint_private_pages(self.as_raw()) }
+    }
+
+    /// Whether those who pay for the address space have room for so many more pages.
+    pub(crate) fn has_room_for(&self, pages: usize) -> bool {
+        // SAFETY: The address space is alive.
+        unsafe { bindings::checkpoint_has_room(self.as_raw(), pages) }
     }
 
     pub(crate) fn as_raw(&self) -> *mut bindings::mm_struct {
@@ -102,7 +152,7 @@ impl MmRef {
     /// `EINTR` when the caller is killed while it waits.
     pub(crate) fn read_lock(&self) -> Result<ReadGuard<'_>> {
         // SAFETY: The address space is alive.
-        kernel::error::to_result(unsafe { bindings::checkpoint_mmap_lock(self.as_raw()) })?;
+        to_result(unsafe { bindings::checkpoint_mmap_lock(self.as_raw()) })?;
         // INVARIANT: The lock has just been taken.
         Ok(ReadGuard {
             mm: self,
@@ -208,12 +258,60 @@ impl VmaView<'_> {
         (!name.is_null()).then(|| unsafe { CStr::from_char_ptr(name) })
     }
 
-    /// Name of state that no flag shows.
-    fn blocker(&self) -> Option<&'static CStr> {
+    /// Address at which anonymous memory was first mapped.
+    fn anon_offset(&self) -> u64 {
         // SAFETY: As above.
-        let name = unsafe { bindings::checkpoint_vma_blocker(self.vma.as_ptr()) };
-        // SAFETY: These names are constants.
-        (!name.is_null()).then(|| unsafe { CStr::from_char_ptr(name) })
+        let pgoff = unsafe { bindings::checkpoint_anon_pgoff(self.vma.as_ptr()) };
+        pgoff as u64 * kernel::page::PAGE_SIZE as u64
+    }
+
+    /// What it has in common with the mappings that fork(2) made of the same one, or 0.
+    fn anon_root(&self) -> usize {
+        // SAFETY: As above.
+        unsafe { bindings::checkpoint_anon_root(self.vma.as_ptr()) }.addr()
+    }
+
+    /// Saves its name, and returns the number of that, 0 for none.
+    fn save_name(&self, saver: &mut Saver<'_>) -> Result<u32> {
+        // SAFETY: As above.
+        let name = unsafe { bindings::checkpoint_anon_name(self.vma.as_ptr()) };
+        if name.is_null() {
+            return Ok(0);
+        }
+        if let Some(id) = saver.objects.get(Class::AnonName, name) {
+            return Ok(id);
+        }
+        // SAFETY: The lock is held, so the mapping keeps its name.
+        let text = unsafe { CStr::from_char_ptr(name) };
+        let id = saver.object(&AnonName { reserved: 0.into() }, &[text.to_bytes()])?;
+        saver.objects.insert(Class::AnonName, name, id)?;
+        Ok(id)
+    }
+
+    /// Appends the guard regions in it.
+    fn guards(&self, guards: &mut KVVec<Guard>) -> Result {
+        let (mut at, last) = (self.start(), self.end());
+        while at < last {
+            let (mut start, mut end) = (at, last);
+            // SAFETY: The lock is held.
+            let found = unsafe {
+                bindings::checkpoint_next_guard(self._guard.mm.as_raw(), &mut start, &mut end)
+            };
+            match found {
+                0 => break,
+                1 => {}
+                err => return Err(Error::from_errno(err)),
+            }
+            guards.push(
+                Guard {
+                    start: (start as u64).into(),
+                    end: (end as u64).into(),
+                },
+                GFP_KERNEL,
+            )?;
+            at = end;
+        }
+        Ok(())
     }
 }
 
@@ -230,8 +328,8 @@ enum Back {
     Prot(u32),
     /// As a flag of mmap(2).
     Map(u32),
-    /// By madvise(2) afterwards.
-    Advice(u32),
+    /// By itself when private anonymous memory is mapped, afterwards to other mappings.
+    Late,
     /// By itself, from what is mapped and how.
     Implied,
 }
@@ -285,32 +383,32 @@ const FLAGS: &[Flag] = &[
     Flag {
         bit: bindings::VMA_LOCKED_BIT,
         image: vma_flags::LOCKED,
-        back: Back::Map(bindings::MAP_LOCKED),
+        back: Back::Late,
     },
     Flag {
         bit: bindings::VMA_DONTCOPY_BIT,
         image: vma_flags::DONTFORK,
-        back: Back::Advice(bindings::MADV_DONTFORK),
+        back: Back::Late,
     },
     Flag {
         bit: bindings::VMA_WIPEONFORK_BIT,
         image: vma_flags::WIPEONFORK,
-        back: Back::Advice(bindings::MADV_WIPEONFORK),
+        back: Back::Late,
     },
     Flag {
         bit: bindings::VMA_DONTDUMP_BIT,
         image: vma_flags::DONTDUMP,
-        back: Back::Advice(bindings::MADV_DONTDUMP),
+        back: Back::Late,
     },
     Flag {
         bit: bindings::VMA_HUGEPAGE_BIT,
         image: vma_flags::HUGEPAGE,
-        back: Back::Advice(bindings::MADV_HUGEPAGE),
+        back: Back::Late,
     },
     Flag {
         bit: bindings::VMA_NOHUGEPAGE_BIT,
         image: vma_flags::NOHUGEPAGE,
-        back: Back::Advice(bindings::MADV_NOHUGEPAGE),
+        back: Back::Late,
     },
     Flag {
         bit: bindings::VMA_NORESERVE_BIT,
@@ -320,12 +418,12 @@ const FLAGS: &[Flag] = &[
     Flag {
         bit: bindings::VMA_SEQ_READ_BIT,
         image: vma_flags::SEQ_READ,
-        back: Back::Advice(bindings::MADV_SEQUENTIAL),
+        back: Back::Late,
     },
     Flag {
         bit: bindings::VMA_RAND_READ_BIT,
         image: vma_flags::RAND_READ,
-        back: Back::Advice(bindings::MADV_RANDOM),
+        back: Back::Late,
     },
     Flag {
         bit: bindings::VMA_ACCOUNT_BIT,
@@ -337,6 +435,46 @@ const FLAGS: &[Flag] = &[
         image: vma_flags::DROPPABLE,
         back: Back::Implied,
     },
+    Flag {
+        bit: bindings::VMA_LOCKONFAULT_BIT,
+        image: vma_flags::LOCKONFAULT,
+        back: Back::Late,
+    },
+    Flag {
+        bit: bindings::VMA_MERGEABLE_BIT,
+        image: vma_flags::MERGEABLE,
+        back: Back::Late,
+    },
+    Flag {
+        bit: bindings::VMA_SEALED_BIT,
+        image: vma_flags::SEALED,
+        back: Back::Late,
+    },
+    Flag {
+        bit: bindings::VMA_PKEY_BIT0_BIT,
+        image: vma_flags::PKEY0,
+        back: Back::Late,
+    },
+    Flag {
+        bit: bindings::VMA_PKEY_BIT1_BIT,
+        image: vma_flags::PKEY1,
+        back: Back::Late,
+    },
+    Flag {
+        bit: bindings::VMA_PKEY_BIT2_BIT,
+        image: vma_flags::PKEY2,
+        back: Back::Late,
+    },
+    Flag {
+        bit: bindings::VMA_PKEY_BIT3_BIT,
+        image: vma_flags::PKEY3,
+        back: Back::Late,
+    },
+    Flag {
+        bit: bindings::VMA_MAYBE_GUARD_BIT,
+        image: vma_flags::GUARDED,
+        back: Back::Late,
+    },
 ];
 
 /// Names of flags that refuse a mapping, for the message.
@@ -347,17 +485,18 @@ const REFUSED: &[(u32, &str)] = &[
     (bindings::VMA_PFNMAP_BIT, "device memory"),
     (bindings::VMA_IO_BIT, "device memory"),
     (bindings::VMA_MIXEDMAP_BIT, "device memory"),
-    (bindings::VMA_MAYBE_GUARD_BIT, "guard region"),
-    (bindings::VMA_LOCKONFAULT_BIT, "lock on fault"),
     (bindings::VMA_HUGETLB_BIT, "hugetlb"),
     (bindings::VMA_SYNC_BIT, "MAP_SYNC"),
-    (bindings::VMA_MERGEABLE_BIT, "MADV_MERGEABLE"),
-    (bindings::VMA_SEALED_BIT, "sealed mapping"),
-    (bindings::VMA_PKEY_BIT0_BIT, "protection key"),
-    (bindings::VMA_PKEY_BIT1_BIT, "protection key"),
-    (bindings::VMA_PKEY_BIT2_BIT, "protection key"),
-    (bindings::VMA_PKEY_BIT3_BIT, "protection key"),
 ];
+
+/// Flags that keep others from being set, or that have to wait for guard regions.
+const LATE: bindings::vm_flags_t = (1 << bindings::VMA_LOCKED_BIT)
+    | (1 << bindings::VMA_LOCKONFAULT_BIT)
+    | (1 << bindings::VMA_SEALED_BIT);
+
+/// Flags of what fork(2) does not copy.
+const NOT_COPIED: bindings::vm_flags_t =
+    (1 << bindings::VMA_DONTCOPY_BIT) | (1 << bindings::VMA_WIPEONFORK_BIT);
 
 /// Only tells that pages were written since somebody asked; it starts anew.
 const IGNORED: u64 = 1 << bindings::VMA_SOFTDIRTY_BIT;
@@ -400,8 +539,8 @@ pub(crate) fn save(saver: &mut Saver<'_>, held: &Held) -> Result<Option<u32>> {
     let exe = save_exe(saver, pid, &mm)?;
 
     let mut vmas = KVVec::new();
-    let mut ranges = KVVec::new();
-    let mut covered = true;
+    let mut uncovered = KVVec::new();
+    let mut guards = KVVec::new();
     let mut special = Special::default();
     let guard = mm.read_lock()?;
     let mut at = 0;
@@ -409,19 +548,18 @@ pub(crate) fn save(saver: &mut Saver<'_>, held: &Held) -> Result<Option<u32>> {
         at = vma.end();
         if let Some(saved) = save_vma(saver, pid, &vma, &mut special)? {
             let flags = saved.flags.get();
-            let private = flags & vma_flags::MAYSHARE == 0;
-            if private
-                && matches!(saved.kind.get(), vma_kind::ANON | vma_kind::FILE)
-                && flags & vma_flags::DROPPABLE == 0
-            {
-                ranges.push(
-                    Range {
+            let skipped = vma.flags() as bindings::vm_flags_t & NOT_COPIED;
+            if skipped != 0 && flags & (vma_flags::MAYSHARE | vma_flags::DROPPABLE) == 0 {
+                uncovered.push(
+                    Uncovered {
                         start: vma.start(),
-                        end: vma.end(),
+                        flags: skipped,
                     },
                     GFP_KERNEL,
                 )?;
-                covered &= flags & (vma_flags::DONTFORK | vma_flags::WIPEONFORK) == 0;
+            }
+            if flags & vma_flags::GUARDED != 0 {
+                vma.guards(&mut guards)?;
             }
             vmas.push(saved, GFP_KERNEL)?;
         }
@@ -436,8 +574,10 @@ pub(crate) fn save(saver: &mut Saver<'_>, held: &Held) -> Result<Option<u32>> {
         return Ok(None);
     }
     let raw = mm.as_raw();
+    let (mut pkeys, mut execute_only) = (0, 0);
     // SAFETY: The address space is alive and its tasks stand still, so nothing changes the layout.
     let (record, auxv) = unsafe {
+        bindings::checkpoint_pkeys(raw, &mut pkeys, &mut execute_only);
         let layout = &(*raw).__bindgen_anon_1;
         let auxv = layout.saved_auxv;
         (
@@ -462,7 +602,9 @@ pub(crate) fn save(saver: &mut Saver<'_>, held: &Held) -> Result<Option<u32>> {
                 dumpable: u32::try_from(bindings::task_exec_state_get_dumpable(held.as_raw()))?
                     .into(),
                 coredump_filter: coredump_filter(raw).into(),
-                reserved: [0; 32],
+                pkeys: pkeys.into(),
+                execute_only_pkey: execute_only.into(),
+                reserved: [0; 24],
             },
             auxv,
         )
@@ -475,21 +617,27 @@ pub(crate) fn save(saver: &mut Saver<'_>, held: &Held) -> Result<Option<u32>> {
         };
         saver.put(&record, &[part.as_bytes()])?;
     }
+    for part in guards.chunks(VMAS_A_RECORD) {
+        let record = Guards {
+            mm: id.into(),
+            count: u32::try_from(part.len())?.into(),
+        };
+        saver.put(&record, &[part.as_bytes()])?;
+    }
     saver.objects.insert(Class::Mm, raw, id)?;
     saver.memory.push(
         Memory::Mm {
             id,
             pid,
             mm,
-            ranges,
-            covered,
+            uncovered,
         },
         GFP_KERNEL,
     )?;
     Ok(Some(id))
 }
 
-/// Mappings in one record, well below what a record may hold.
+/// Mappings, or guard regions, in one record, well below what a record may hold.
 const VMAS_A_RECORD: usize = 4096;
 
 /// Refuses what belongs to an address space as a whole and has no place in an image.
@@ -509,7 +657,16 @@ fn save_flags(saver: &mut Saver<'_>, pid: Pid, mm: &MmRef) -> Result<Option<u32>
     }
     // SAFETY: The address space is alive.
     let topdown = unsafe { bindings::checkpoint_mm_flag(raw, bindings::MMF_TOPDOWN) };
-    let flags = if topdown { 0 } else { mm_flags::LEGACY_LAYOUT };
+    let mut flags = if topdown { 0 } else { mm_flags::LEGACY_LAYOUT };
+    let (mut future, mut onfault) = (false, false);
+    // SAFETY: As above.
+    unsafe { bindings::checkpoint_lock_future(raw, &mut future, &mut onfault) };
+    if future {
+        flags |= mm_flags::LOCK_FUTURE;
+    }
+    if onfault {
+        flags |= mm_flags::LOCK_ONFAULT;
+    }
     Ok((saver.report.count() == problems).then_some(flags))
 }
 
@@ -584,6 +741,17 @@ fn save_vma(
         start: vma.start(),
         end: vma.end(),
     };
+    let name = vma.save_name(saver)?;
+    // SAFETY: The address space is locked.
+    let policy = unsafe { mempolicy::save(saver, place, vma.vma.as_ptr(), ptr::null_mut()) }?;
+    let Some(policy) = policy else {
+        return Ok(None);
+    };
+    let family = if vma.flags() & bit(bindings::VMA_MAYSHARE_BIT) == 0 {
+        saver.family(vma.anon_root())?
+    } else {
+        0
+    };
     let record = |offset: u64, flags: u32, kind: u32, object: u32| Vma {
         start: (range.start as u64).into(),
         end: (range.end as u64).into(),
@@ -591,7 +759,9 @@ fn save_vma(
         flags: flags.into(),
         kind: kind.into(),
         object: object.into(),
-        reserved: 0.into(),
+        name: name.into(),
+        policy: policy.into(),
+        family: family.into(),
     };
 
     if let Some(name) = vma.special() {
@@ -630,12 +800,8 @@ fn save_vma(
             return Ok(None);
         }
     };
-    if let Some(name) = vma.blocker() {
-        saver.refuse(place, fmt!("{name}: not supported"));
-        return Ok(None);
-    }
     let Some(file) = vma.file() else {
-        return Ok(Some(record(range.start as u64, flags, vma_kind::ANON, 0)));
+        return Ok(Some(record(vma.anon_offset(), flags, vma_kind::ANON, 0)));
     };
     if shmem::is_anonymous(&file) {
         if flags & vma_flags::MAYSHARE == 0 {
@@ -662,7 +828,7 @@ fn save_vma(
 pub(crate) fn empty() -> Result {
     // SAFETY: The current task is a fresh copy that has nothing in user memory to come back to: what
     // refers to it, as the rseq area, has been reset.
-    kernel::error::to_result(unsafe { bindings::vm_munmap(0, bindings::checkpoint_task_size()) })
+    to_result(unsafe { bindings::vm_munmap(0, bindings::checkpoint_task_size()) })
 }
 
 /// Maps what `mm` of the image has into the address space of the current task, which is empty.
@@ -678,23 +844,34 @@ pub(crate) fn restore(blueprint: &Blueprint, mm: u32) -> Result {
     // restarter's own may be the same file.
     let exe = blueprint.file(record.exe.get())?;
     // SAFETY: `exe` was checked to be executable by the caller.
-    kernel::error::to_result(unsafe {
+    to_result(unsafe {
         bindings::replace_mm_exe_file((*bindings::get_current()).mm, exe.as_ptr())
     })?;
 
+    // SAFETY: The current task is the only one in its address space.
+    to_result(unsafe {
+        bindings::checkpoint_set_pkeys(record.pkeys.get(), record.execute_only_pkey.get())
+    })?;
     let mut special = None;
+    let mut batch = Batch::new()?;
+    let mut guards = blueprint.guards(mm).peekable();
     for vma in blueprint.vmas(mm) {
         if matches!(vma.kind.get(), vma_kind::VDSO | vma_kind::SPECIAL) {
             special.get_or_insert(vma.start.get());
+        } else if is_plain(vma) {
+            batch.add(map_of(blueprint, vma)?)?;
         } else {
-            restore_vma(blueprint, vma)?;
+            restore_vma(blueprint, vma, &mut batch)?;
+            while let Some(guard) = guards.next_if(|guard| guard.end.get() <= vma.end.get()) {
+                restore_guard(guard)?;
+            }
+            finish_vma(blueprint, vma)?;
         }
     }
+    batch.flush()?;
     if let Some(start) = special {
         // SAFETY: The current task has an address space of its own without a vdso.
-        kernel::error::to_result(unsafe {
-            bindings::checkpoint_map_vdso(usize::try_from(start)?)
-        })?;
+        to_result(unsafe { bindings::checkpoint_map_vdso(usize::try_from(start)?) })?;
     }
 
     let mut map = bindings::prctl_mm_map {
@@ -715,19 +892,188 @@ pub(crate) fn restore(blueprint: &Blueprint, mm: u32) -> Result {
     };
     // SAFETY: `auxv` is valid for reads of its length, and the map is validated before it is applied.
     unsafe {
-        kernel::error::to_result(bindings::checkpoint_set_layout(
+        to_result(bindings::checkpoint_set_layout(
             &mut map,
             auxv.as_ptr().cast(),
             auxv.len(),
             usize::try_from(record.mmap_base.get())?,
             record.coredump_filter.get(),
             record.flags.get() & mm_flags::LEGACY_LAYOUT == 0,
-        ))
+        ))?;
+        if record.flags.get() & mm_flags::LOCK_FUTURE != 0 {
+            let onfault = record.flags.get() & mm_flags::LOCK_ONFAULT != 0;
+            to_result(bindings::checkpoint_set_lock_future(onfault))?;
+        }
+    }
+    Ok(())
+}
+
+/// Private anonymous mappings on their way, made many at a time.
+struct Batch {
+    maps: KVVec<bindings::checkpoint_vma>,
+}
+
+impl Batch {
+    const LEN: usize = 256;
+
+    fn new() -> Result<Self> {
+        Ok(Self {
+            maps: KVVec::with_capacity(Self::LEN, GFP_KERNEL)?,
+        })
+    }
+
+    fn add(&mut self, map: bindings::checkpoint_vma) -> Result {
+        self.maps.push(map, GFP_KERNEL)?;
+        if self.maps.len() >= Self::LEN {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result {
+        // SAFETY: The current task runs in its address space; the names are those of the plan.
+        let done = unsafe {
+            bindings::checkpoint_map_anon(self.maps.as_ptr(), u32::try_from(self.maps.len())?)
+        };
+        self.maps.clear();
+        to_result(done)
     }
 }
 
-fn restore_vma(blueprint: &Blueprint, vma: &Vma) -> Result {
+/// Whether a mapping is made in one step.
+fn is_plain(vma: &Vma) -> bool {
+    vma.kind.get() == vma_kind::ANON
+        && vma.flags.get() & (vma_flags::DROPPABLE | vma_flags::GUARDED) == 0
+        && vma.policy.get() == 0
+}
+
+/// The description of a mapping for the kernel side, without its policy.
+fn map_of(blueprint: &Blueprint, vma: &Vma) -> Result<bindings::checkpoint_vma> {
     let flags = vma.flags.get();
+    let shared = vma_flags::SHARED | vma_flags::MAYSHARE;
+    if vma.kind.get() == vma_kind::ANON && flags & shared != 0 {
+        return Err(EINVAL);
+    }
+    let name = blueprint.anon_name(vma.name.get());
+    Ok(bindings::checkpoint_vma {
+        start: usize::try_from(vma.start.get())?,
+        end: usize::try_from(vma.end.get())?,
+        pgoff: usize::try_from(vma.offset.get())? / kernel::page::PAGE_SIZE,
+        flags: FLAGS
+            .iter()
+            .filter(|flag| flags & flag.image != 0)
+            .fold(0, |bits, flag| bits | bit(flag.bit))
+            .try_into()?,
+        name: name.map_or(ptr::null(), |name| name.as_ptr().cast()),
+        name_len: name.map_or(0, <[u8]>::len),
+        policy: ptr::null(),
+    })
+}
+
+/// Gives a mapping what it gets when its guard regions are there: nobody may change a sealed one,
+/// and a locked one can have none.
+fn finish_vma(blueprint: &Blueprint, vma: &Vma) -> Result {
+    let mut map = map_of(blueprint, vma)?;
+    let mut policy = blueprint.mempolicy(vma.policy.get())?;
+    if let Some(policy) = &mut policy {
+        map.policy = policy.get();
+    }
+    // SAFETY: The current task runs in its address space; name and policy are valid for the call.
+    to_result(unsafe { bindings::checkpoint_finish_vma(&map) })
+}
+
+fn restore_guard(guard: &Guard) -> Result {
+    let start = usize::try_from(guard.start.get())?;
+    let len = usize::try_from(guard.end.get())? - start;
+    let advice = i32::try_from(bindings::MADV_GUARD_INSTALL)?;
+    // SAFETY: The current task runs in this address space.
+    to_result(unsafe { bindings::do_madvise((*bindings::get_current()).mm, start, len, advice) })
+}
+
+/// Relates private mappings that were once one, before any has a page: those of one address space as
+/// if it had been split, those of several as fork(2) would have done. `spaces` are numbers in the
+/// image, with the address spaces.
+///
+/// # Errors
+///
+/// `ENOMEM`, `EINTR`.
+pub(crate) fn relate(blueprint: &Blueprint, spaces: &[(u32, MmRef)]) -> Result {
+    let mut members = KVVec::new();
+    for (number, (id, _)) in spaces.iter().enumerate() {
+        for vma in blueprint.vmas(*id).filter(|vma| vma.family.get() != 0) {
+            let start = usize::try_from(vma.start.get())?;
+            members.push((vma.family.get(), number, start), GFP_KERNEL_ACCOUNT)?;
+        }
+    }
+    members.as_mut_slice().sort_unstable();
+    let mut starts = KVVec::new();
+    for family in members
+        .chunk_by(|a, b| a.0 == b.0)
+        .filter(|family| family.len() > 1)
+    {
+        let Some((_, root, root_start)) = family.first().copied() else {
+            continue;
+        };
+        let (_, root) = spaces.get(root).ok_or(EINVAL)?;
+        for group in family.chunk_by(|a, b| a.1 == b.1) {
+            let Some((_, number, start)) = group.first().copied() else {
+                continue;
+            };
+            let (_, mm) = spaces.get(number).ok_or(EINVAL)?;
+            starts.clear();
+            for (_, _, start) in group {
+                starts.push(*start, GFP_KERNEL_ACCOUNT)?;
+            }
+            let others = starts.get(1..).unwrap_or_default();
+            // SAFETY: Both are alive, and nobody runs in them.
+            unsafe {
+                to_result(bindings::checkpoint_relate(
+                    root.as_raw(),
+                    root_start,
+                    mm.as_raw(),
+                    &start,
+                    1,
+                ))?;
+                to_result(bindings::checkpoint_relate(
+                    mm.as_raw(),
+                    start,
+                    mm.as_raw(),
+                    others.as_ptr(),
+                    u32::try_from(others.len())?,
+                ))?;
+            }
+        }
+        interrupted()?;
+    }
+    Ok(())
+}
+
+/// Makes all of locked mappings present.
+///
+/// # Errors
+///
+/// `EINTR`.
+pub(crate) fn populate(blueprint: &Blueprint, id: u32, mm: &MmRef) -> Result {
+    let locked = |vma: &Vma| {
+        vma.flags.get() & (vma_flags::LOCKED | vma_flags::LOCKONFAULT) == vma_flags::LOCKED
+    };
+    if !blueprint.vmas(id).any(locked) {
+        return Ok(());
+    }
+    // SAFETY: The address space is alive.
+    to_result(unsafe { bindings::checkpoint_populate_locked(mm.as_raw()) })
+}
+
+/// Maps what takes more than one step, or is not private anonymous memory, but for what
+/// [`finish_vma`] does.
+fn restore_vma(blueprint: &Blueprint, vma: &Vma, batch: &mut Batch) -> Result {
+    let flags = vma.flags.get();
+    if vma.kind.get() == vma_kind::ANON && flags & vma_flags::DROPPABLE == 0 {
+        let mut map = map_of(blueprint, vma)?;
+        map.flags &= !LATE;
+        batch.add(map)?;
+        return batch.flush();
+    }
     let start = usize::try_from(vma.start.get())?;
     let len = usize::try_from(vma.end.get() - vma.start.get())?;
     // A shared mapping of a file that is not open for writing only counts as shared.
@@ -739,7 +1085,7 @@ fn restore_vma(blueprint: &Blueprint, vma: &Vma) -> Result {
         match flag.back {
             Back::Prot(bits) => prot |= bits,
             Back::Map(bits) => map |= bits,
-            Back::Advice(_) | Back::Implied => {}
+            Back::Late | Back::Implied => {}
         }
     }
     // What was written before it became read-only still counts as committed memory.
@@ -785,22 +1131,7 @@ fn restore_vma(blueprint: &Blueprint, vma: &Vma) -> Result {
     }
     if committed {
         // SAFETY: The current task runs in this address space.
-        kernel::error::to_result(unsafe {
-            bindings::checkpoint_protect(start, start + len, bindings::VM_WRITE)
-        })?;
-    }
-    for flag in FLAGS.iter().filter(|flag| flags & flag.image != 0) {
-        if let Back::Advice(advice) = flag.back {
-            // SAFETY: The current task runs in this address space.
-            kernel::error::to_result(unsafe {
-                bindings::do_madvise(
-                    (*bindings::get_current()).mm,
-                    start,
-                    len,
-                    i32::try_from(advice)?,
-                )
-            })?;
-        }
+        to_result(unsafe { bindings::checkpoint_protect(start, start + len, bindings::VM_WRITE) })?;
     }
     Ok(())
 }

@@ -20,6 +20,8 @@ pub(crate) enum Class {
     Pipe,
     Shmem,
     Sock,
+    AnonName,
+    MemPolicy,
     Process,
 }
 

@@ -4,40 +4,60 @@
 //!
 //! Contents go out and come in as chunks of up to [`CHUNK_PAGES`] pages, straight from and into the
 //! pages themselves. A chunk gathers runs of pages over holes, so scattered pages cost no more
-//! records than dense ones.
+//! records than dense ones. Pages that a restart reads are mapped when their checksum is right, many
+//! at a time; none of them is zeroed before, and none takes a page fault.
 //!
-//! Locks: `mmap_lock` (read) → page table locks, inside [`Found::collect`] and the page faults only.
-//! The stream is never touched under a lock.
+//! # Pages that processes have in common
+//!
+//! fork(2) shares pages until one side writes. They are saved once and shared again:
+//!
+//! - A checkpoint writes the pages of one address space after the other. A page that has more
+//!   mappings than its own address space accounts for is looked up by its frame number among those
+//!   that were written before. If it is there, the image gets the place at which it was
+//!   ([`Share`]) instead of its contents. A frame number alone proves nothing, as a page may be
+//!   swapped out or moved meanwhile and its frame get other contents. So the earlier address space
+//!   is asked whether it has that very page at that place now: it stands still or is a snapshot, so
+//!   what it has there is what was written.
+//! - Mappings that were once one have the number of their family in the plan. A restart relates
+//!   them before any has a page, as fork(2) would have done: reverse mapping finds all places of a
+//!   page through the anon_vma of the first of the family. What a [`Share`] names is
+//!   then mapped at its second place, read-only at both. Where the mappings are not related that
+//!   way, as in an image that somebody made up, the page is copied.
+//!
+//! Locks: `mmap_lock` → page table locks, inside the C functions and the page faults only. The
+//! stream is never touched under a lock.
 
 use core::ptr;
 
 use kernel::{
     bindings,
+    error::to_result,
     fs::File,
     page::PAGE_SIZE,
     prelude::*,
     sync::aref::ARef,
-    task::Pid, //
+    task::Pid,
+    types::Opaque, //
 };
 
 use crate::{
     hold::Hold,
     image::{
+        record::Share,
         Checksum,
         Encoder,
         Extent,
         CHUNK_PAGES, //
     },
-    mm::{
-        MmRef,
-        Range, //
-    },
+    mm::MmRef,
     report::{
         Place,
         Report, //
     },
+    save::Memory,
     stream::{
         interrupted,
+        Buffer,
         KernelCrc,
         Stream, //
     }, //
@@ -50,80 +70,106 @@ const CHUNK: usize = CHUNK_PAGES as usize;
 ///
 /// # Invariants
 ///
-/// The first `found.count` entries of `pages` refer to pages that this object holds a reference to,
-/// and those of `addrs` are their addresses, ascending.
-pub(crate) struct Found {
-    pages: KVVec<*mut bindings::page>,
-    addrs: KVVec<usize>,
-    count: usize,
+/// Each entry of `runs` is a run of pages of one folio, and this object holds a reference to that,
+/// unless its page is null. There is room for `CHUNK` entries.
+pub(crate) struct Runs {
+    runs: KVVec<bindings::checkpoint_run>,
+    pages: usize,
 }
 
-impl Found {
-    pub(crate) fn new() -> Result<Self> {
-        let mut pages = KVVec::with_capacity(CHUNK, GFP_KERNEL)?;
-        pages.extend_with(CHUNK, ptr::null_mut(), GFP_KERNEL)?;
-        let mut addrs = KVVec::with_capacity(CHUNK, GFP_KERNEL)?;
-        addrs.extend_with(CHUNK, 0, GFP_KERNEL)?;
+impl Runs {
+    fn new() -> Result<Self> {
         // INVARIANT: There are no entries.
         Ok(Self {
-            pages,
-            addrs,
-            count: 0,
+            runs: KVVec::with_capacity(CHUNK, GFP_KERNEL)?,
+            pages: 0,
         })
     }
 
     fn clear(&mut self) {
-        let count = core::mem::take(&mut self.count);
-        for page in self.pages.iter().take(count) {
-            // SAFETY: By the type invariant there is a reference to each of these pages.
-            unsafe { bindings::checkpoint_put_page(*page) };
+        for run in self.runs.iter().filter(|run| !run.page.is_null()) {
+            // SAFETY: By the type invariant there is a reference.
+            unsafe { bindings::checkpoint_put_page(run.page) };
         }
+        // INVARIANT: There are no entries any more.
+        self.runs.clear();
+        self.pages = 0;
     }
 
     fn is_full(&self) -> bool {
-        self.count == CHUNK
+        self.pages == CHUNK
     }
 
-    /// Appends the pages of `range` in `mm` that have contents, as far as there is room. `pid` is
-    /// who to name when one cannot be saved.
+    /// Lets `call` add to the runs, or take their pages.
     ///
-    /// Returns where to go on.
+    /// # Safety
+    ///
+    /// `call` keeps the type invariant for the entries that it counts.
+    unsafe fn with<R>(
+        &mut self,
+        call: impl FnOnce(&mut bindings::checkpoint_runs) -> R,
+    ) -> Result<R> {
+        let mut raw = bindings::checkpoint_runs {
+            runs: self.runs.as_mut_ptr(),
+            max: CHUNK_PAGES,
+            count: u32::try_from(self.runs.len())?,
+            pages: u32::try_from(self.pages)?,
+            ..Default::default()
+        };
+        let result = call(&mut raw);
+        self.pages = usize::try_from(raw.pages)?;
+        let more = usize::try_from(raw.count)?.saturating_sub(self.runs.len());
+        // SAFETY: By the safety requirement these entries are initialised, within the capacity.
+        unsafe { self.runs.inc_len(more) };
+        Ok(result)
+    }
+
+    /// Appends a run, whose reference is given away.
+    fn push(&mut self, run: bindings::checkpoint_run) -> Result {
+        if self.runs.len() >= CHUNK {
+            return Err(ENOSPC);
+        }
+        // INVARIANT: The reference is ours now.
+        self.pages += usize::try_from(run.nr)?;
+        Ok(self.runs.push(run, GFP_KERNEL)?)
+    }
+
+    /// Appends the private pages of `mm` from `start` on that have contents, as far as there is room.
+    /// `pid` is who to name when one cannot be saved.
+    ///
+    /// Returns where to go on, or `None` at the end.
     ///
     /// # Errors
     ///
-    /// `EOPNOTSUPP` for a guard region, with a line in `report`; what a page fault says.
+    /// `EOPNOTSUPP` for a poisoned page, with a line in `report`; what a page fault says.
     fn collect(
         &mut self,
         mm: &MmRef,
+        own_mappings: i32,
         pid: Pid,
-        range: Range,
+        start: usize,
         report: &mut Report,
-    ) -> Result<usize> {
-        let end = range.end;
-        let mut at = range.start;
-        while at < end && !self.is_full() {
-            let mut found = bindings::checkpoint_pages {
-                pages: self.pages.as_mut_ptr(),
-                addrs: self.addrs.as_mut_ptr(),
-                max: CHUNK_PAGES,
-                count: u32::try_from(self.count)?,
-                next: at,
-                ..Default::default()
+    ) -> Result<Option<usize>> {
+        let mut at = start;
+        let end = crate::plan::task_size() as usize;
+        while !self.is_full() {
+            let guard = mm.read_lock()?;
+            // SAFETY: `mm` is locked; the walk takes a reference for each run that it adds.
+            let (done, found) = unsafe {
+                self.with(|raw| {
+                    raw.own_mappings = own_mappings;
+                    let done = bindings::checkpoint_collect_pages(mm.as_raw(), at, end, raw);
+                    (done, *raw)
+                })?
             };
-            let done = {
-                let _guard = mm.read_lock()?;
-                // SAFETY: `mm` is locked; both arrays have `max` entries.
-                unsafe { bindings::checkpoint_collect_pages(mm.as_raw(), at, end, &mut found) }
-            };
-            // INVARIANT: The walk took a reference to each page it added, in ascending order.
-            self.count = usize::try_from(found.count)?;
+            drop(guard);
             if done < 0 {
                 return Err(Error::from_errno(done));
             }
-            if found.guard != 0 {
+            if found.poison != 0 {
                 report.problem(
-                    Place::Vma(pid, found.guard),
-                    fmt!("guard region: not supported"),
+                    Place::Vma(pid, found.poison),
+                    fmt!("poisoned page: not supported"),
                 );
                 return Err(EOPNOTSUPP);
             }
@@ -131,28 +177,28 @@ impl Found {
                 self.fault_in(mm, found.fault)?;
                 at = found.fault + PAGE_SIZE;
             } else if done == 0 {
-                at = end;
+                return Ok(None);
             } else {
                 at = found.next;
             }
         }
-        Ok(at)
+        Ok(Some(at))
     }
 
     /// Appends the page at `addr`, which is swapped out or on the move.
     fn fault_in(&mut self, mm: &MmRef, addr: usize) -> Result {
-        let slot = self.pages.get_mut(self.count).ok_or(ENOSPC)?;
+        let mut page = ptr::null_mut();
         let mut locked = 1;
         let guard = mm.read_lock()?;
-        // SAFETY: `mm` is locked and `slot` has room for one page. `locked` says whether it still
-        // is when the call returns.
+        // SAFETY: `mm` is locked and there is room for one page. `locked` says whether it still is
+        // when the call returns.
         let got = unsafe {
             bindings::get_user_pages_remote(
                 mm.as_raw(),
                 addr,
                 1,
                 bindings::FOLL_FORCE | bindings::FOLL_DUMP,
-                slot,
+                &mut page,
                 &mut locked,
             )
         };
@@ -160,30 +206,27 @@ impl Found {
             guard.forget();
         }
         match got {
-            1 => {
-                *self.addrs.get_mut(self.count).ok_or(ENOSPC)? = addr;
-                // INVARIANT: The call took a reference to the page; the walk goes upwards.
-                self.count += 1;
-                Ok(())
-            }
+            1 => self.push(bindings::checkpoint_run {
+                page,
+                addr,
+                nr: 1,
+                // It may be: it is looked up.
+                shared: true,
+            }),
             // A hole by now, or the zero page.
             err if err == -isize::try_from(bindings::EFAULT)? => Ok(()),
             err => Err(Error::from_errno(i32::try_from(err)?)),
         }
     }
 
-    fn page(&self, index: usize) -> Option<*mut bindings::page> {
-        self.pages.get(..self.count)?.get(index).copied()
-    }
-
-    /// The pages as an iterator over them wants them.
+    /// The runs as an iterator over them wants them.
     fn bvecs(&self, into: &mut KVVec<bindings::bio_vec>) -> Result {
         into.clear();
-        for page in self.pages.iter().take(self.count) {
+        for run in self.runs.iter() {
             into.push(
                 bindings::bio_vec {
-                    bv_page: *page,
-                    bv_len: PAGE_SIZE as u32,
+                    bv_page: run.page,
+                    bv_len: run.nr * PAGE_SIZE as u32,
                     bv_offset: 0,
                 },
                 GFP_KERNEL,
@@ -195,126 +238,272 @@ impl Found {
     /// Checksum of the contents of all pages, in order.
     fn checksum(&self) -> u32 {
         let mut sum = Checksum::<KernelCrc>::new();
-        for index in 0..self.count {
-            if let Some(page) = self.page(index) {
-                // SAFETY: There is a reference to the page, and all memory is mapped on x86-64. Its
-                // contents may change under a stream that is written without a snapshot of a
-                // mapping shared with others; then only the checksum is wrong.
-                sum.update(unsafe {
-                    core::slice::from_raw_parts(
-                        bindings::checkpoint_page_address(page).cast::<u8>(),
-                        PAGE_SIZE,
-                    )
-                });
-            }
+        for run in self.runs.iter() {
+            // SAFETY: There is a reference to the pages, which belong to one folio and so follow each
+            // other, and all memory is mapped on x86-64. Their contents may change under a stream
+            // that is written without a snapshot of a mapping shared with others; then only the
+            // checksum is wrong.
+            sum.update(unsafe {
+                core::slice::from_raw_parts(
+                    bindings::checkpoint_page_address(run.page).cast::<u8>(),
+                    run.nr as usize * PAGE_SIZE,
+                )
+            });
         }
         sum.finish()
     }
 }
 
-impl Drop for Found {
+impl Drop for Runs {
     fn drop(&mut self) {
         self.clear();
     }
 }
 
-// SAFETY: References to pages may be dropped by any task.
-unsafe impl Send for Found {}
+/// Where pages were seen first, by their frames.
+struct Seen(Pin<KBox<Opaque<bindings::xarray>>>);
 
-/// Writes the contents of memory as chunks.
+impl Seen {
+    /// Address spaces that can be told apart, and pages of one.
+    const MM_BITS: u32 = 17;
+    const PAGE_BITS: u32 = 45;
+
+    fn new() -> Result<Self> {
+        let seen = KBox::pin_init(
+            Opaque::ffi_init(|slot| {
+                // SAFETY: `slot` is valid for writes.
+                unsafe { bindings::checkpoint_seen_init(slot) }
+            }),
+            GFP_KERNEL,
+        )?;
+        Ok(Self(seen))
+    }
+
+    /// The number of page `addr` of memory number `index`, unless there are too many of these.
+    fn number(index: usize, addr: usize) -> Option<u64> {
+        let index = u64::try_from(index).ok()? + 1;
+        (index < 1 << Self::MM_BITS).then_some(index << Self::PAGE_BITS | (addr / PAGE_SIZE) as u64)
+    }
+
+    /// What [`Seen::number`] made a number of.
+    fn place(number: u64) -> (usize, usize) {
+        let index = (number >> Self::PAGE_BITS).saturating_sub(1);
+        let page = number & ((1 << Self::PAGE_BITS) - 1);
+        (index as usize, page as usize * PAGE_SIZE)
+    }
+}
+
+impl Drop for Seen {
+    fn drop(&mut self) {
+        // SAFETY: The array is initialised, and nobody uses it any more.
+        unsafe { bindings::checkpoint_seen_destroy(self.0.get()) };
+    }
+}
+
+/// Writes the contents of memory.
 pub(crate) struct Drain<'a> {
     stream: &'a Stream,
-    /// Its lease is renewed by each chunk, if it lasts that long.
     hold: &'a Hold,
     encoder: &'a mut Encoder<KernelCrc>,
-    found: Found,
+    memory: &'a [Memory],
+    own_mappings: i32,
+    runs: Runs,
     extents: KVVec<Extent>,
     bvecs: KVVec<bindings::bio_vec>,
-    /// Pages written so far.
+    header: Buffer,
+    /// Only if several address spaces may have pages in common.
+    seen: Option<Seen>,
+    shares: KVVec<Share>,
     pub(crate) pages: u64,
 }
 
 impl<'a> Drain<'a> {
+    /// Of `memory`, where a page that belongs to one address space only has `own_mappings`.
     pub(crate) fn new(
         stream: &'a Stream,
         encoder: &'a mut Encoder<KernelCrc>,
         hold: &'a Hold,
+        memory: &'a [Memory],
+        own_mappings: i32,
     ) -> Result<Self> {
+        let spaces = memory
+            .iter()
+            .filter(|memory| matches!(memory, Memory::Mm { .. }))
+            .count();
+        let seen = (spaces > 1).then(Seen::new).transpose()?;
         Ok(Self {
             stream,
             hold,
             encoder,
-            found: Found::new()?,
+            memory,
+            own_mappings: if seen.is_some() {
+                own_mappings
+            } else {
+                i32::MAX
+            },
+            runs: Runs::new()?,
             extents: KVVec::with_capacity(CHUNK, GFP_KERNEL)?,
             bvecs: KVVec::with_capacity(CHUNK, GFP_KERNEL)?,
+            header: Buffer::new(),
+            seen,
+            shares: KVVec::new(),
             pages: 0,
         })
     }
 
-    /// Writes what private memory of `mm` holds in `ranges`, as object `id`.
-    pub(crate) fn mm(
+    /// Writes what memory number `index` holds.
+    pub(crate) fn memory(&mut self, index: usize, report: &mut Report) -> Result {
+        let memory = self.memory;
+        match memory.get(index).ok_or(EINVAL)? {
+            Memory::Mm { id, pid, mm, .. } => self.mm(index, *id, mm, *pid, report),
+            Memory::Shmem { id, file, size } => self.shmem(*id, file, *size),
+        }
+    }
+
+    fn mm(&mut self, index: usize, id: u32, mm: &MmRef, pid: Pid, report: &mut Report) -> Result {
+        let mut at = Some(0);
+        while let Some(start) = at {
+            at = self
+                .runs
+                .collect(mm, self.own_mappings, pid, start, report)?;
+            self.share(index, id)?;
+            self.flush(id)?;
+        }
+        self.flush_shares(id)
+    }
+
+    /// Takes pages out of what has been found that earlier address spaces have, too.
+    fn share(&mut self, index: usize, id: u32) -> Result {
+        if self.seen.is_none() || !self.runs.runs.iter().any(|run| run.shared) {
+            return Ok(());
+        }
+        let found = core::mem::replace(&mut self.runs, Runs::new()?);
+        for run in found.runs.iter() {
+            let mut done = 0;
+            while done < run.nr {
+                let (nr, data) = self.share_some(index, id, run, done)?;
+                if data {
+                    // SAFETY: `found` holds a reference to the folio.
+                    let page = unsafe {
+                        bindings::checkpoint_get_page(run.page);
+                        run.page.add(done as usize)
+                    };
+                    self.runs.push(bindings::checkpoint_run {
+                        page,
+                        addr: run.addr + done as usize * PAGE_SIZE,
+                        nr,
+                        shared: false,
+                    })?;
+                }
+                done += nr;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at `run` from its page number `from` on. Returns for how many pages it knows what to do,
+    /// and whether that is to write them.
+    fn share_some(
         &mut self,
+        index: usize,
         id: u32,
-        mm: &MmRef,
-        pid: Pid,
-        ranges: &[Range],
-        report: &mut Report,
-    ) -> Result {
-        for range in ranges {
-            let mut at = range.start;
-            while at < range.end {
-                let rest = Range {
-                    start: at,
-                    end: range.end,
-                };
-                at = self.found.collect(mm, pid, rest, report)?;
-                if self.found.is_full() {
-                    self.flush(id)?;
+        run: &bindings::checkpoint_run,
+        from: u32,
+    ) -> Result<(u32, bool)> {
+        let left = run.nr - from;
+        let addr = run.addr + from as usize * PAGE_SIZE;
+        let (true, Some(seen), Some(number)) = (run.shared, &self.seen, Seen::number(index, addr))
+        else {
+            return Ok((left, true));
+        };
+        let seen = seen.0.get();
+        let mut before = 0;
+        // SAFETY: The array is valid, and the caller holds a reference to the pages of the run.
+        let (page, nr) = unsafe {
+            let page = run.page.add(from as usize);
+            let nr = bindings::checkpoint_page_seen(seen, page, left, number, &mut before);
+            (page, nr)
+        };
+        let nr = u32::try_from(nr).map_err(|_| Error::from_errno(nr))?;
+        if before == 0 {
+            return Ok((nr, true));
+        }
+        let (other, other_addr) = Seen::place(before);
+        let memory = self.memory;
+        if let (Some(Memory::Mm { id: from, mm, .. }), true) = (memory.get(other), other != index) {
+            // SAFETY: `mm` is alive, and there is a reference to the pages.
+            let same =
+                unsafe { bindings::checkpoint_same_pages(mm.as_raw(), other_addr, page, nr) };
+            if same != 0 {
+                self.add_share(id, addr, *from, other_addr, same)?;
+                return Ok((same, false));
+            }
+        }
+        // The frames have other contents by now.
+        // SAFETY: As above.
+        to_result(unsafe { bindings::checkpoint_page_replace(seen, page, nr, number) })?;
+        Ok((nr, true))
+    }
+
+    fn add_share(&mut self, id: u32, addr: usize, from: u32, from_addr: usize, nr: u32) -> Result {
+        let (addr, from_addr) = (u64::try_from(addr)?, u64::try_from(from_addr)?);
+        if let Some(last) = self.shares.as_mut_slice().last_mut() {
+            if last.from.get() == from
+                && last.addr.get() + last.len() == addr
+                && last.from_addr.get() + last.len() == from_addr
+            {
+                if let Some(pages) = last.pages.get().checked_add(nr) {
+                    last.pages = pages.into();
+                    return Ok(());
                 }
             }
         }
-        self.flush(id)
+        if self.shares.len() == CHUNK {
+            self.flush_shares(id)?;
+        }
+        self.shares.push(
+            Share {
+                addr: addr.into(),
+                from_addr: from_addr.into(),
+                from: from.into(),
+                pages: nr.into(),
+            },
+            GFP_KERNEL,
+        )?;
+        Ok(())
+    }
+
+    fn flush_shares(&mut self, id: u32) -> Result {
+        if self.shares.is_empty() {
+            return Ok(());
+        }
+        self.header.clear();
+        self.encoder.shared(&mut self.header, id, &self.shares)?;
+        self.stream.write_all(self.header.bytes())?;
+        self.shares.clear();
+        self.hold.renew();
+        interrupted()
     }
 
     /// Writes what the shared memory `file` of `size` bytes holds, as object `id`.
-    pub(crate) fn shmem(&mut self, id: u32, file: &File, size: u64) -> Result {
-        let file = file.as_ptr();
-        let mut at: i64 = 0;
-        let size = i64::try_from(size)?;
-        while at < size {
-            // SAFETY: `file` is valid; shared memory knows its holes.
-            let data = unsafe { bindings::vfs_llseek(file, at, bindings::SEEK_DATA as i32) };
-            if data == -i64::from(bindings::ENXIO) {
-                break;
-            }
-            if data < 0 {
-                return Err(Error::from_errno(i32::try_from(data)?));
-            }
-            // SAFETY: As above.
-            let hole = unsafe { bindings::vfs_llseek(file, data, bindings::SEEK_HOLE as i32) };
-            if hole < 0 {
-                return Err(Error::from_errno(i32::try_from(hole)?));
-            }
-            at = data;
-            while at < hole {
-                self.shmem_page(id, file, at)?;
-                at += PAGE_SIZE as i64;
-            }
-        }
+    fn shmem(&mut self, id: u32, file: &File, size: u64) -> Result {
+        each_page(file, size, |at| {
+            self.shmem_page(id, file.as_ptr(), at)?;
+            Ok(())
+        })?;
         self.flush(id)
     }
 
-    fn shmem_page(&mut self, id: u32, file: *mut bindings::file, at: i64) -> Result {
-        let slot = self.found.count;
+    fn shmem_page(&mut self, id: u32, file: *mut bindings::file, at: usize) -> Result {
         // SAFETY: `file` is valid; a page of its mapping comes back with a reference, or an error.
-        let page =
-            unsafe { bindings::checkpoint_shmem_page(file, usize::try_from(at)? / PAGE_SIZE) };
-        let page = kernel::error::from_err_ptr(page)?;
-        *self.found.pages.get_mut(slot).ok_or(ENOSPC)? = page;
-        *self.found.addrs.get_mut(slot).ok_or(ENOSPC)? = usize::try_from(at)?;
-        // INVARIANT: The page came with a reference; offsets ascend.
-        self.found.count = slot + 1;
-        if self.found.is_full() {
+        let page = unsafe { bindings::checkpoint_shmem_page(file, at / PAGE_SIZE) };
+        self.runs.push(bindings::checkpoint_run {
+            page: kernel::error::from_err_ptr(page)?,
+            addr: at,
+            nr: 1,
+            shared: false,
+        })?;
+        if self.runs.is_full() {
             self.flush(id)?;
         }
         Ok(())
@@ -322,37 +511,67 @@ impl<'a> Drain<'a> {
 
     /// Writes what has been found as one chunk.
     fn flush(&mut self, id: u32) -> Result {
-        let count = self.found.count;
-        if count == 0 {
+        if self.runs.pages == 0 {
             return Ok(());
         }
         self.extents.clear();
-        for addr in self.found.addrs.iter().take(count) {
-            let addr = u64::try_from(*addr)?;
+        for run in self.runs.runs.iter() {
+            let addr = u64::try_from(run.addr)?;
             match self.extents.as_mut_slice().last_mut() {
                 Some(last) if last.addr.get() + last.len() == addr => {
-                    last.pages = (last.pages.get() + 1).into();
+                    last.pages = (last.pages.get() + run.nr).into();
                 }
-                _ => self.extents.push(Extent::new(addr, 1), GFP_KERNEL)?,
+                _ => self.extents.push(Extent::new(addr, run.nr), GFP_KERNEL)?,
             }
         }
-        self.found.bvecs(&mut self.bvecs)?;
-        let crc = self.found.checksum();
+        self.runs.bvecs(&mut self.bvecs)?;
+        let crc = self.runs.checksum();
+        self.header.clear();
         self.encoder
-            .chunk_header(&mut self.stream, id, &self.extents, crc)?;
-        // SAFETY: `found` holds a reference to each page.
+            .chunk_header(&mut self.header, id, &self.extents, crc)?;
+        self.stream.write_all(self.header.bytes())?;
+        // SAFETY: `runs` holds a reference to each page.
         unsafe { self.stream.write_pages(&self.bvecs) }?;
-        self.pages += u64::try_from(count)?;
-        self.found.clear();
+        self.pages += u64::try_from(self.runs.pages)?;
+        self.runs.clear();
         self.hold.renew();
         interrupted()
     }
 }
 
+/// Calls `each` with the offset of every page of the shared memory `file`, of `size` bytes, that is
+/// no hole.
+pub(crate) fn each_page(file: &File, size: u64, mut each: impl FnMut(usize) -> Result) -> Result {
+    let file = file.as_ptr();
+    let mut at: i64 = 0;
+    let size = i64::try_from(size)?;
+    while at < size {
+        // SAFETY: `file` is valid; shared memory knows its holes.
+        let data = unsafe { bindings::vfs_llseek(file, at, bindings::SEEK_DATA as i32) };
+        if data == -i64::from(bindings::ENXIO) {
+            break;
+        }
+        if data < 0 {
+            return Err(Error::from_errno(i32::try_from(data)?));
+        }
+        // SAFETY: As above.
+        let hole = unsafe { bindings::vfs_llseek(file, data, bindings::SEEK_HOLE as i32) };
+        if hole < 0 {
+            return Err(Error::from_errno(i32::try_from(hole)?));
+        }
+        at = data;
+        while at < hole {
+            each(usize::try_from(at)?)?;
+            at += PAGE_SIZE as i64;
+        }
+    }
+    Ok(())
+}
+
 /// Reads chunks into memory.
 pub(crate) struct Fill<'a> {
     stream: &'a Stream,
-    found: Found,
+    runs: Runs,
     bvecs: KVVec<bindings::bio_vec>,
 }
 
@@ -360,85 +579,92 @@ impl<'a> Fill<'a> {
     pub(crate) fn new(stream: &'a Stream) -> Result<Self> {
         Ok(Self {
             stream,
-            found: Found::new()?,
+            runs: Runs::new()?,
             bvecs: KVVec::with_capacity(CHUNK, GFP_KERNEL)?,
         })
     }
 
-    /// Makes `pages` pages at `addr` of `mm` present and writable for the kernel, to be filled.
+    /// Makes `pages` pages for `addr` of `mm`, to be filled and then mapped.
     pub(crate) fn mm(&mut self, mm: &MmRef, addr: u64, pages: u32) -> Result {
-        let mut addr = usize::try_from(addr)?;
-        let mut left = usize::try_from(pages)?;
-        while left > 0 {
-            let slots = self
-                .found
-                .pages
-                .get_mut(self.found.count..)
-                .unwrap_or_default();
-            if slots.len() < left {
-                return Err(EINVAL);
-            }
-            let mut locked = 1;
-            let guard = mm.read_lock()?;
-            // SAFETY: `mm` is locked and `slots` has room for `left` pages. Writing by force breaks
-            // copy-on-write in private mappings that user space may only read.
-            let got = unsafe {
-                bindings::get_user_pages_remote(
-                    mm.as_raw(),
-                    addr,
-                    left,
-                    bindings::FOLL_FORCE | bindings::FOLL_WRITE,
-                    slots.as_mut_ptr(),
-                    &mut locked,
-                )
-            };
-            if locked == 0 {
-                guard.forget();
-            }
-            if got <= 0 {
-                return Err(if got == 0 {
-                    EFAULT
-                } else {
-                    Error::from_errno(i32::try_from(got)?)
-                });
-            }
-            let got = usize::try_from(got)?;
-            // INVARIANT: The call took a reference to each of these pages.
-            self.found.count += got;
-            addr += got * PAGE_SIZE;
-            left -= got;
+        let addr = usize::try_from(addr)?;
+        if self.runs.pages + usize::try_from(pages)? > CHUNK {
+            return Err(EINVAL);
         }
-        Ok(())
+        // SAFETY: `mm` is alive and there is room for a run a page; each comes with a reference.
+        to_result(unsafe {
+            self.runs
+                .with(|raw| bindings::checkpoint_new_pages(mm.as_raw(), addr, pages, raw))?
+        })
     }
 
     /// Makes `pages` pages at byte `offset` of the shared memory `file` present, to be filled.
     pub(crate) fn shmem(&mut self, file: &ARef<File>, offset: u64, pages: u32) -> Result {
-        let first = usize::try_from(offset)? / PAGE_SIZE;
+        let offset = usize::try_from(offset)?;
         for index in 0..usize::try_from(pages)? {
-            let slot = self.found.count;
+            let addr = offset + index * PAGE_SIZE;
             // SAFETY: `file` is valid; a page of its mapping comes back with a reference, or an
             // error.
-            let page = unsafe { bindings::checkpoint_shmem_page(file.as_ptr(), first + index) };
-            *self.found.pages.get_mut(slot).ok_or(EINVAL)? = kernel::error::from_err_ptr(page)?;
-            // INVARIANT: The page came with a reference.
-            self.found.count = slot + 1;
+            let page = unsafe { bindings::checkpoint_shmem_page(file.as_ptr(), addr / PAGE_SIZE) };
+            self.runs.push(bindings::checkpoint_run {
+                page: kernel::error::from_err_ptr(page)?,
+                addr,
+                nr: 1,
+                shared: false,
+            })?;
         }
         Ok(())
     }
 
-    /// Reads the contents of what has been made present, and returns their checksum.
+    /// Reads the contents of what has been made, and returns their checksum.
     pub(crate) fn read(&mut self) -> Result<u32> {
-        self.found.bvecs(&mut self.bvecs)?;
-        // SAFETY: `found` holds a reference to each page, and nobody else runs in that memory yet.
+        self.runs.bvecs(&mut self.bvecs)?;
+        // SAFETY: `runs` holds a reference to each page, and nobody else runs in that memory yet.
         unsafe { self.stream.read_pages(&self.bvecs) }?;
-        for index in 0..self.found.count {
-            if let Some(page) = self.found.page(index) {
-                // SAFETY: There is a reference to the page.
-                unsafe { bindings::checkpoint_dirty_page(page) };
+        Ok(self.runs.checksum())
+    }
+
+    /// Maps what has been read into `mm`, or, without one, hands it to the shared memory that it
+    /// belongs to.
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST` where there is a page already.
+    pub(crate) fn finish(&mut self, mm: Option<&MmRef>) -> Result {
+        match mm {
+            Some(mm) => {
+                // SAFETY: `mm` is alive; what is mapped loses its page in `runs`.
+                let mapped = unsafe {
+                    self.runs
+                        .with(|raw| bindings::checkpoint_map_pages(mm.as_raw(), raw))?
+                };
+                to_result(mapped)?;
+            }
+            None => {
+                for run in self.runs.runs.iter() {
+                    // SAFETY: There is a reference to the page.
+                    unsafe { bindings::checkpoint_dirty_page(run.page) };
+                }
             }
         }
-        let crc = self.found.checksum();
-        self.found.clear();
-        Ok(crc)
+        self.runs.clear();
+        Ok(())
     }
+}
+
+/// Maps pages of `from` into `to`, copy-on-write.
+///
+/// # Errors
+///
+/// `EFAULT` where there are none, `EEXIST` where there are some already.
+pub(crate) fn share(from: &MmRef, to: &MmRef, share: &Share) -> Result {
+    // SAFETY: Both are alive, and nobody runs in them.
+    to_result(unsafe {
+        bindings::checkpoint_share_pages(
+            from.as_raw(),
+            usize::try_from(share.from_addr.get())?,
+            to.as_raw(),
+            usize::try_from(share.addr.get())?,
+            share.pages.get(),
+        )
+    })
 }

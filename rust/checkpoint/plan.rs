@@ -29,6 +29,7 @@ use crate::{
     image::{
         self,
         record::{
+            AnonName,
             Cred,
             Dispatch,
             Fd,
@@ -36,7 +37,10 @@ use crate::{
             Files,
             Fs,
             Group,
+            Guard,
+            Guards,
             Machine,
+            MemPolicy,
             Mm,
             MmOptions,
             Process,
@@ -66,6 +70,7 @@ use crate::{
         HEADER_LEN, //
     },
     machine,
+    mempolicy,
     process,
     registers,
     report::{
@@ -624,19 +629,44 @@ impl Blueprint {
         self.object(id)
     }
 
-    /// The mappings of address space `id`, ascending.
-    pub(crate) fn vmas(&self, id: u32) -> impl Iterator<Item = &Vma> {
+    /// What follows the record of object `id`.
+    fn after(&self, id: u32) -> &[RecordRef<'static>] {
         let first = self
             .objects
             .index(id)
             .and_then(|index| self.record_of.get(index))
             .map_or(usize::MAX, |at| at + 1);
-        self.records
-            .get(first..)
-            .unwrap_or_default()
+        self.records.get(first..).unwrap_or_default()
+    }
+
+    /// The mappings of address space `id`, ascending.
+    pub(crate) fn vmas(&self, id: u32) -> impl Iterator<Item = &Vma> {
+        self.after(id)
             .iter()
             .map_while(|record| record.get_array::<Vmas>().ok())
             .flat_map(|(_, vmas)| vmas)
+    }
+
+    /// The guard regions of address space `id`, ascending.
+    pub(crate) fn guards(&self, id: u32) -> impl Iterator<Item = &Guard> {
+        self.after(id)
+            .iter()
+            .skip_while(|record| record.kind == Kind::Vmas)
+            .map_while(|record| record.get_array::<Guards>().ok())
+            .flat_map(|(_, guards)| guards)
+    }
+
+    /// The name `id` of anonymous memory.
+    pub(crate) fn anon_name(&self, id: u32) -> Option<&[u8]> {
+        Some(self.objects.get_as::<AnonName>(id)?.1)
+    }
+
+    /// The memory policy `id`, `None` for 0.
+    pub(crate) fn mempolicy(&self, id: u32) -> Result<Option<mempolicy::Wanted>> {
+        self.objects
+            .get_as::<MemPolicy>(id)
+            .map(|(policy, nodes)| mempolicy::Wanted::new(policy, nodes))
+            .transpose()
     }
 
     /// The descriptors of table `id`, ascending.
@@ -762,6 +792,11 @@ impl Blueprint {
             Kind::Cred => {
                 let (cred, groups) = record.get_array::<Cred>().map_err(|_| EINVAL)?;
                 cred::check(cred, groups, report)?;
+            }
+            Kind::MemPolicy => {
+                let (policy, nodes) = get::<MemPolicy>(record)?;
+                mempolicy::check(policy, nodes, report);
+                err = EINVAL;
             }
             Kind::Process => process::check(get::<Process>(record)?.0, report),
             Kind::Task => {

@@ -65,11 +65,15 @@ use crate::{
         FRAME_LEN, //
     },
     machine::TimeNs,
+    mempolicy,
     mm::{
         self,
         MmRef, //
     },
-    pages::Fill,
+    pages::{
+        self,
+        Fill, //
+    },
     plan::{
         defect,
         Blueprint,
@@ -375,6 +379,7 @@ impl Tree {
             timers::create(record, timers)?;
         }
         attributes::restore(record, plan.dispatch(index))?;
+        mempolicy::restore(plan.mempolicy(record.mempolicy.get())?)?;
         if leads {
             attributes::finish_mm(plan.mm_options(number))?;
             process::finish(process);
@@ -390,43 +395,71 @@ impl Tree {
     /// Reads the contents of memory, to the end of the stream.
     fn fill(&self, stream: &Stream, mut rest: Rest, report: &mut Report) -> Result<Stats> {
         let plan = &self.blueprint;
+        let spaces = self.spaces()?;
+        let space = |id: u32| {
+            let at = spaces.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+            spaces.get(at).map(|(_, mm)| mm)
+        };
+        mm::relate(plan, &spaces)?;
+
         let mut fill = Fill::new(stream)?;
         let mut payload = KVVec::new();
-        let mut memory: Option<(u32, MmRef)> = None;
         loop {
             interrupted()?;
             let mut frame = [0; FRAME_LEN];
             read(stream, &mut frame, &rest, 0, report)?;
             let next = rest.next(&frame).map_err(|err| defect(report, err))?;
-            let (Next::Chunk(len) | Next::Trailer(len)) = next;
+            let (Next::Chunk(len) | Next::Shared(len) | Next::Trailer(len)) = next;
             payload.resize(len, 0, GFP_KERNEL)?;
             read(stream, &mut payload, &rest, FRAME_LEN, report)?;
 
-            if matches!(next, Next::Trailer(_)) {
-                rest.trailer(&frame, &payload)
-                    .map_err(|err| defect(report, err))?;
-                let totals = rest.totals();
-                return Ok(Stats {
-                    tasks: u64::try_from(self.members.len())?,
-                    pages: totals.pages,
-                    bytes: totals.bytes,
-                });
+            match next {
+                Next::Chunk(_) => {}
+                Next::Shared(_) => {
+                    let (id, shares) = rest
+                        .shared(plan.objects(), &frame, &payload)
+                        .map_err(|err| defect(report, err))?;
+                    let to = space(id).ok_or(EINVAL)?;
+                    for share in shares {
+                        let from = space(share.from.get()).ok_or(EINVAL)?;
+                        pages::share(from, to, share).inspect_err(|err| {
+                            let addr = share.addr.get();
+                            report
+                                .problem(Place::Image, fmt!("shared pages at {addr:#x}: {err:?}"));
+                        })?;
+                    }
+                    continue;
+                }
+                Next::Trailer(_) => {
+                    rest.trailer(&frame, &payload)
+                        .map_err(|err| defect(report, err))?;
+                    let totals = rest.totals();
+                    for (id, mm) in spaces.iter() {
+                        mm::populate(plan, *id, mm)?;
+                    }
+                    return Ok(Stats {
+                        tasks: u64::try_from(self.members.len())?,
+                        pages: totals.pages,
+                        bytes: totals.bytes,
+                    });
+                }
             }
             let chunk = rest
                 .chunk(plan.objects(), &frame, &payload)
                 .map_err(|err| defect(report, err))?;
             let object = plan.objects().get(chunk.id).ok_or(EINVAL)?;
+            let mm = if object.kind == Kind::Shmem {
+                None
+            } else {
+                Some(space(chunk.id).ok_or(EINVAL)?)
+            };
             for extent in chunk.extents {
                 let (addr, pages) = (extent.addr.get(), extent.pages.get());
-                if object.kind == Kind::Shmem {
-                    fill.shmem(&plan.file(chunk.id)?, addr, pages)?;
-                    continue;
+                match mm {
+                    None => fill.shmem(&plan.file(chunk.id)?, addr, pages),
+                    Some(mm) => fill.mm(mm, addr, pages),
                 }
-                let mm = match &mut memory {
-                    Some((id, mm)) if *id == chunk.id => mm,
-                    other => &other.insert((chunk.id, self.mm(chunk.id)?)).1,
-                };
-                fill.mm(mm, addr, pages).inspect_err(|err| {
+                .inspect_err(|err| {
                     report.problem(Place::Image, fmt!("pages at {addr:#x}: {err:?}"));
                 })?;
             }
@@ -438,22 +471,27 @@ impl Tree {
                 err
             })?;
             rest.data(&chunk, crc).map_err(|err| defect(report, err))?;
+            fill.finish(mm).inspect_err(|err| {
+                report.problem(Place::Image, fmt!("mapping pages: {err:?}"));
+            })?;
         }
     }
 
-    /// The address space that a task of the tree has made for `id`.
-    fn mm(&self, id: u32) -> Result<MmRef> {
+    /// The address spaces that the tree has made, ascending by their numbers in the image.
+    fn spaces(&self) -> Result<KVVec<(u32, MmRef)>> {
         let plan = &self.blueprint;
-        let found = plan
-            .processes
-            .binary_search_by_key(&id, |process| {
-                plan.process_of(process)
-                    .map_or(0, |process| process.mm.get())
-            })
-            .map_err(|_| EINVAL)?;
-        let task = self.task(self.leader(found)?)?;
-        // SAFETY: The member holds a reference to its task.
-        unsafe { MmRef::of(task.as_ptr()) }
+        let mut spaces: KVVec<(u32, MmRef)> = KVVec::new();
+        for number in 0..plan.processes.len() {
+            let id = plan.process(number)?.mm.get();
+            if spaces.last().is_some_and(|(last, _)| *last >= id) {
+                continue;
+            }
+            let task = self.task(self.leader(number)?)?;
+            // SAFETY: The member holds a reference to its task.
+            let mm = unsafe { MmRef::of(task.as_ptr()) }?;
+            spaces.push((id, mm), GFP_KERNEL_ACCOUNT)?;
+        }
+        Ok(spaces)
     }
 
     /// Loads the registers of all tasks, which are parked.

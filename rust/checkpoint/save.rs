@@ -4,8 +4,9 @@
 //!
 //! Everything but the contents of memory goes into a plan in memory first, while the tree is held
 //! and nothing is written to any descriptor. Then the memory is snapshot as fork(2) does it, the
-//! tree is let go, and plan and pages drain to the stream. What a snapshot does not cover (memory
-//! shared with others, mappings that a fork does not inherit) is written while the tree is held.
+//! tree is let go, and plan and pages drain to the stream. Memory that is shared with others is no
+//! part of such a snapshot and is copied page by page. Where there is no room for that, the tree is
+//! held until all is written.
 
 use kernel::{
     bindings,
@@ -35,7 +36,7 @@ use crate::{
     machine,
     mm::{
         MmRef,
-        Range, //
+        Uncovered, //
     },
     objects::{
         Class,
@@ -47,7 +48,9 @@ use crate::{
         Place,
         Report, //
     },
+    shmem,
     stream::{
+        interrupted,
         Buffer,
         KernelCrc,
         Stream, //
@@ -73,10 +76,8 @@ pub(crate) enum Memory {
         /// A task that uses it, to name it by.
         pid: Pid,
         mm: MmRef,
-        /// Where private memory is.
-        ranges: KVVec<Range>,
-        /// A copy as fork(2) makes it has everything that is in `ranges`.
-        covered: bool,
+        /// What a copy as fork(2) makes it would lack.
+        uncovered: KVVec<Uncovered>,
     },
     /// Shared anonymous memory.
     Shmem {
@@ -86,6 +87,12 @@ pub(crate) enum Memory {
         /// Length in bytes.
         size: u64,
     },
+}
+
+/// A copy of memory.
+enum Copy {
+    Mm(MmRef),
+    Shmem(ARef<File>),
 }
 
 /// The plan in the making.
@@ -103,6 +110,9 @@ pub(crate) struct Saver<'a> {
     pub(crate) survey: Survey<'a>,
     /// Numbers of the tasks of the tree, and whether each leads a process.
     tasks: RBTree<Pid, bool>,
+    /// Numbers of mappings that fork(2) made of one, by their common anon_vma.
+    families: RBTree<usize, u32>,
+    last_family: u32,
     /// Which process has each table that threads share.
     owners: RBTree<u32, Pid>,
     encoder: Encoder<KernelCrc>,
@@ -137,6 +147,20 @@ impl Saver<'_> {
             self.files.push(file.clone(), GFP_KERNEL)?;
         }
         Ok(())
+    }
+
+    /// The number of the mappings with this anon_vma at their root, 0 for none.
+    pub(crate) fn family(&mut self, root: usize) -> Result<u32> {
+        if root == 0 {
+            return Ok(0);
+        }
+        if let Some(family) = self.families.get(&root) {
+            return Ok(*family);
+        }
+        self.last_family = self.last_family.checked_add(1).ok_or(EOVERFLOW)?;
+        self.families
+            .try_create_and_insert(root, self.last_family, GFP_KERNEL)?;
+        Ok(self.last_family)
     }
 
     /// Whether a process of the tree has this number.
@@ -201,21 +225,49 @@ impl Saver<'_> {
         unix::finish(self)
     }
 
-    /// Whether a snapshot as fork(2) makes it has all contents.
-    fn covered(&self) -> bool {
-        self.memory
-            .iter()
-            .all(|memory| matches!(memory, Memory::Mm { covered: true, .. }))
-    }
-
-    /// Replaces each address space by a snapshot that nobody runs in.
-    fn snapshot(&mut self) -> Result {
-        for memory in self.memory.iter_mut() {
-            if let Memory::Mm { mm, .. } = memory {
-                *mm = mm.snapshot()?;
+    /// Replaces all memory by copies that nobody runs in and that the caller pays for.
+    ///
+    /// Returns whether there was room; if not, all is as it was.
+    ///
+    /// # Errors
+    ///
+    /// `EINTR`.
+    fn snapshot(&mut self) -> Result<bool> {
+        let mut pages = 0;
+        for memory in self.memory.iter() {
+            pages += match memory {
+                Memory::Mm { mm, .. } => mm.private_pages(),
+                Memory::Shmem { file, .. } => shmem::pages(file)?,
+            };
+        }
+        let room = self.memory.iter().all(|memory| match memory {
+            Memory::Mm { mm, .. } => mm.has_room_for(pages),
+            Memory::Shmem { .. } => true,
+        });
+        if !room {
+            return Ok(false);
+        }
+        let mut copies = KVVec::new();
+        for memory in self.memory.iter() {
+            let copy = match memory {
+                Memory::Mm { mm, uncovered, .. } => mm.snapshot(uncovered).map(Copy::Mm),
+                Memory::Shmem { file, size, .. } => shmem::copy(file, *size).map(Copy::Shmem),
+            };
+            interrupted()?;
+            match copy {
+                Ok(copy) => copies.push(copy, GFP_KERNEL)?,
+                Err(err) if err == ENOMEM => return Ok(false),
+                Err(err) => return Err(err),
             }
         }
-        Ok(())
+        for (memory, copy) in self.memory.iter_mut().zip(copies) {
+            match (memory, copy) {
+                (Memory::Mm { mm, .. }, Copy::Mm(copy)) => *mm = copy,
+                (Memory::Shmem { file, .. }, Copy::Shmem(copy)) => *file = copy,
+                _ => return Err(EINVAL),
+            }
+        }
+        Ok(true)
     }
 
     /// Writes plan and contents: of a snapshot, or, `live`, of the tree that stands still.
@@ -228,20 +280,11 @@ impl Saver<'_> {
         stream.write_all(zerocopy::IntoBytes::as_bytes(&header))?;
         stream.write_all(self.buffer.bytes())?;
 
-        let mut drain = Drain::new(stream, encoder, hold)?;
-        for memory in self.memory.iter() {
-            match memory {
-                Memory::Mm {
-                    id,
-                    pid,
-                    mm,
-                    ranges,
-                    ..
-                } => {
-                    drain.mm(*id, mm, *pid, ranges, self.report)?;
-                }
-                Memory::Shmem { id, file, size } => drain.shmem(*id, file, *size)?,
-            }
+        // A snapshot maps each page once more.
+        let own_mappings = if live { 1 } else { 2 };
+        let mut drain = Drain::new(stream, encoder, hold, &self.memory, own_mappings)?;
+        for index in 0..self.memory.len() {
+            drain.memory(index, self.report)?;
         }
         let pages = drain.pages;
         if live {
@@ -285,6 +328,8 @@ pub(crate) fn capture(
         sockets: KVVec::new(),
         survey: Survey::new(requests),
         tasks: RBTree::new(),
+        families: RBTree::new(),
+        last_family: 0,
         owners: RBTree::new(),
         encoder: Encoder::new(),
         buffer: Buffer::new(),
@@ -298,12 +343,16 @@ pub(crate) fn capture(
         return Ok(Stats::default());
     };
 
-    let early = flags & u64::from(bindings::CHECKPOINT_RELEASE) != 0
-        && flags & u64::from(bindings::CHECKPOINT_NO_SNAPSHOT) == 0
-        && saver.covered();
+    let wanted = flags & u64::from(bindings::CHECKPOINT_RELEASE) != 0
+        && flags & u64::from(bindings::CHECKPOINT_NO_SNAPSHOT) == 0;
+    let early = wanted && saver.snapshot()?;
     if early {
-        saver.snapshot()?;
         hold.release_early();
+    } else if wanted {
+        saver.report.note(
+            Place::Tree,
+            fmt!("stands still until the image is written: no room for a copy of its memory"),
+        );
     }
     saver.drain(stream, hold, !early)
 }

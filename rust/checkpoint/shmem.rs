@@ -4,7 +4,9 @@
 
 use kernel::{
     bindings,
+    error::to_result,
     fs::File,
+    page::PAGE_SIZE,
     prelude::*,
     sync::aref::ARef, //
 };
@@ -16,12 +18,14 @@ use crate::{
         RecordRef, //
     },
     objects::Class,
+    pages::each_page,
     plan::Opening,
     report::Place,
     save::{
         Memory,
         Saver, //
-    }, //
+    },
+    stream::interrupted, //
 };
 
 /// What the kernel calls the file behind such memory.
@@ -56,6 +60,31 @@ pub(crate) fn save(saver: &mut Saver<'_>, file: &ARef<File>) -> Result<u32> {
         GFP_KERNEL,
     )?;
     Ok(id)
+}
+
+/// How many pages `file` has.
+pub(crate) fn pages(file: &File) -> Result<usize> {
+    Ok(usize::try_from(files::stat(file)?.blocks)? * 512 / PAGE_SIZE)
+}
+
+/// Copies what `file` of `size` bytes holds into memory of the caller's.
+///
+/// # Errors
+///
+/// `ENOMEM`, `EINTR`.
+pub(crate) fn copy(file: &File, size: u64) -> Result<ARef<File>> {
+    // SAFETY: The name is a constant.
+    let copy = files::owned(unsafe {
+        bindings::checkpoint_shmem_file(NAME.as_char_ptr(), i64::try_from(size)?)
+    })?;
+    each_page(file, size, |at| {
+        interrupted()?;
+        // SAFETY: Both files are valid.
+        to_result(unsafe {
+            bindings::checkpoint_copy_shmem_page(file.as_ptr(), copy.as_ptr(), at / PAGE_SIZE)
+        })
+    })?;
+    Ok(copy)
 }
 
 /// Makes shared anonymous memory as large as a record says, all of it holes.

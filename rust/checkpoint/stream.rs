@@ -7,7 +7,6 @@ use core::mem::MaybeUninit;
 use kernel::{
     bindings,
     fs::File,
-    page::PAGE_SIZE,
     prelude::*,
     sync::aref::ARef, //
 };
@@ -152,11 +151,11 @@ impl Stream {
     ///
     /// # Safety
     ///
-    /// Every entry refers to a page that the caller holds a reference to.
+    /// Every entry refers to pages that the caller holds a reference to.
     pub(crate) unsafe fn write_pages(&self, pages: &[bindings::bio_vec]) -> Result {
         // SAFETY: By the safety requirement; `pages` outlives the iterator.
         let mut iter = unsafe { pages_iter(bindings::ITER_SOURCE, pages) };
-        self.transfer(&mut iter, pages.len() * PAGE_SIZE, true)
+        self.transfer(&mut iter, total(pages), true)
     }
 
     /// Reads whole pages from the stream, without a copy in between.
@@ -167,11 +166,11 @@ impl Stream {
     ///
     /// # Safety
     ///
-    /// Every entry refers to a page that the caller holds a reference to and may write.
+    /// Every entry refers to pages that the caller holds a reference to and may write.
     pub(crate) unsafe fn read_pages(&self, pages: &[bindings::bio_vec]) -> Result {
         // SAFETY: By the safety requirement; `pages` outlives the iterator.
         let mut iter = unsafe { pages_iter(bindings::ITER_DEST, pages) };
-        self.transfer(&mut iter, pages.len() * PAGE_SIZE, false)
+        self.transfer(&mut iter, total(pages), false)
     }
 }
 
@@ -189,6 +188,11 @@ unsafe fn kvec_iter(direction: u32, vec: &bindings::kvec) -> bindings::iov_iter 
     }
 }
 
+/// Bytes in runs of pages.
+fn total(pages: &[bindings::bio_vec]) -> usize {
+    pages.iter().map(|run| run.bv_len as usize).sum()
+}
+
 /// An iterator over whole pages.
 ///
 /// # Safety
@@ -196,7 +200,6 @@ unsafe fn kvec_iter(direction: u32, vec: &bindings::kvec) -> bindings::iov_iter 
 /// `pages` and what it refers to outlive the result.
 unsafe fn pages_iter(direction: u32, pages: &[bindings::bio_vec]) -> bindings::iov_iter {
     let mut iter = MaybeUninit::uninit();
-    let total = pages.len() * PAGE_SIZE;
     // SAFETY: By the safety requirement; the function initialises the iterator.
     unsafe {
         bindings::iov_iter_bvec(
@@ -204,7 +207,7 @@ unsafe fn pages_iter(direction: u32, pages: &[bindings::bio_vec]) -> bindings::i
             direction,
             pages.as_ptr(),
             pages.len(),
-            total,
+            total(pages),
         );
         iter.assume_init()
     }
@@ -235,6 +238,11 @@ impl Buffer {
 
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// Forgets what is in it, and keeps the room.
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
     }
 }
 

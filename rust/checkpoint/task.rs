@@ -32,6 +32,7 @@ use crate::{
         task_flags,
         Task, //
     },
+    mempolicy,
     registers,
     report::{
         Place,
@@ -72,9 +73,18 @@ fn save(saver: &mut Saver<'_>, process: Option<u32>, held: &Held) -> Result<Opti
     let cred = cred::save(saver, held)?;
     let seccomp = seccomp::save(saver, held)?;
     let restart = save_restart(saver, held);
+    let place = Place::Task(held.pid());
+    // SAFETY: `held` keeps its task, which stands still.
+    let mempolicy = unsafe { mempolicy::save(saver, place, ptr::null_mut(), held.as_raw()) }?;
 
-    let (Some(files), Some(fs), Some(cred), Some((restart_kind, restart_words)), Some(process)) =
-        (files, fs, cred, restart, process)
+    let (
+        Some(files),
+        Some(fs),
+        Some(cred),
+        Some((restart_kind, restart_words)),
+        Some(mempolicy),
+        Some(process),
+    ) = (files, fs, cred, restart, mempolicy, process)
     else {
         return Ok(None);
     };
@@ -138,6 +148,7 @@ fn save(saver: &mut Saver<'_>, process: Option<u32>, held: &Held) -> Result<Opti
             default_timerslack_ns: (*task).default_timer_slack_ns.into(),
             ioprio: u32::try_from(bindings::checkpoint_ioprio(task))?.into(),
             seccomp_filter: seccomp.filter.into(),
+            mempolicy: mempolicy.into(),
             ..Task::new_zeroed()
         }
     };

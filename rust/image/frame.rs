@@ -49,7 +49,7 @@ pub const MAX_RECORD: u32 = 16 << 20;
 /// Largest plan in bytes.
 pub const MAX_PLAN: u64 = 1 << 30;
 /// Most pages, and most extents, of one chunk.
-pub const CHUNK_PAGES: u32 = 512;
+pub const CHUNK_PAGES: u32 = 2048;
 
 /// Frame flag: a reader that does not know the kind skips the record.
 pub const OPTIONAL: u16 = 1 << 0;

@@ -44,6 +44,8 @@ use super::{
         PlanEnd,
         Process,
         Registers,
+        Share,
+        Shared,
         Shmem,
         Signals,
         Task,
@@ -212,6 +214,7 @@ impl<'a, C: Crc32c> Plan<'a, C> {
             totals: self.totals.clone(),
             last_id: 0,
             free: 0,
+            free_shared: 0,
             pending: None,
         }
     }
@@ -584,6 +587,8 @@ fn check_ids<C: Crc32c>(
 pub enum Next {
     /// A chunk; at most 16 + 16 * [`CHUNK_PAGES`] bytes.
     Chunk(usize),
+    /// Pages in common; at most 8 + 24 * [`CHUNK_PAGES`] bytes.
+    Shared(usize),
     /// The trailer.
     Trailer(usize),
 }
@@ -591,11 +596,13 @@ pub enum Next {
 /// Reads what follows the plan: chunks, then the trailer.
 ///
 /// For each frame: [`Stream::next`], then read the payload; for a chunk [`Stream::chunk`], then
-/// read the data and [`Stream::data`]; for the trailer [`Stream::trailer`], and that is the end.
+/// read the data and [`Stream::data`]; for pages in common [`Stream::shared`]; for the trailer
+/// [`Stream::trailer`], and that is the end.
 pub struct Stream<C: Crc32c> {
     totals: Totals<C>,
     last_id: u32,
     free: u64,
+    free_shared: u64,
     pending: Option<Pages>,
 }
 
@@ -642,6 +649,7 @@ impl<C: Crc32c> Stream<C> {
         let len = frame.len.get();
         let most = match Kind::from_number(frame.kind.get()) {
             Some(Kind::Pages) => const { 16 + 16 * CHUNK_PAGES },
+            Some(Kind::Shared) => const { 8 + 24 * CHUNK_PAGES },
             Some(Kind::Trailer) => const { size_of::<Trailer>() as u32 },
             Some(_) => return Err(ImageError::Malformed(place, "it belongs into the plan")),
             None => return Err(ImageError::UnknownRecord(place)),
@@ -650,10 +658,10 @@ impl<C: Crc32c> Stream<C> {
             return Err(ImageError::Malformed(place, "the record is too long"));
         }
         let padded = usize::try_from(len + padding(len)).unwrap_or(usize::MAX);
-        Ok(if place.kind == Kind::Pages.number() {
-            Next::Chunk(padded)
-        } else {
-            Next::Trailer(padded)
+        Ok(match Kind::from_number(place.kind) {
+            Some(Kind::Pages) => Next::Chunk(padded),
+            Some(Kind::Shared) => Next::Shared(padded),
+            _ => Next::Trailer(padded),
         })
     }
 
@@ -686,10 +694,7 @@ impl<C: Crc32c> Stream<C> {
             Kind::Shmem => object.get::<Shmem>()?.0.size.get(),
             _ => return Err(bad("it belongs to no memory")),
         };
-        if id != self.last_id {
-            self.last_id = id;
-            self.free = 0;
-        }
+        self.memory(id);
         for extent in extents {
             if extent.addr.get() < self.free {
                 return Err(bad("the pages do not ascend"));
@@ -708,6 +713,56 @@ impl<C: Crc32c> Stream<C> {
             data_crc: fixed.data_crc.get(),
             place,
         })
+    }
+
+    /// Takes note of whose memory comes.
+    fn memory(&mut self, id: u32) {
+        if id != self.last_id {
+            self.last_id = id;
+            self.free = 0;
+            self.free_shared = 0;
+        }
+    }
+
+    /// Checks the record of pages in common with this frame and padded payload, and returns to
+    /// which Mm they belong, and the runs.
+    ///
+    /// # Errors
+    ///
+    /// If it is damaged or malformed, or if it refers to what is no Mm of the plan.
+    pub fn shared<'p>(
+        &mut self,
+        objects: &Objects<'_, '_>,
+        frame: &[u8; FRAME_LEN],
+        payload: &'p [u8],
+    ) -> Result<(u32, &'p [Share]), ImageError> {
+        let frame: Frame = zerocopy::transmute!(*frame);
+        let place = self.place(&frame);
+        let bad = |reason| ImageError::Malformed(place, reason);
+        let payload = self.frame(&frame, Kind::Shared, payload)?;
+        let (_, tail) =
+            Shared::ref_from_prefix(payload).map_err(|_| bad("the record is too short"))?;
+        let shares =
+            <[Share]>::ref_from_bytes(tail).map_err(|_| bad("the tail has a wrong length"))?;
+
+        let id = frame.id.get();
+        if objects.get_as::<Mm>(id).is_none() {
+            return Err(bad("it belongs to no address space of the plan"));
+        }
+        self.memory(id);
+        for share in shares {
+            if share.addr.get() < self.free_shared {
+                return Err(bad("the runs do not ascend"));
+            }
+            self.free_shared = share.addr.get().saturating_add(share.len());
+            let from = share.from.get();
+            if from == id || objects.get_as::<Mm>(from).is_none() {
+                return Err(bad("it refers to no other address space of the plan"));
+            }
+        }
+        self.totals.frame(&frame);
+        self.totals.chunks += 1;
+        Ok((id, shares))
     }
 
     /// Takes note that the data of `chunk` was read and has the CRC-32C `crc`.

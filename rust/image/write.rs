@@ -27,6 +27,8 @@ use super::{
         Kind,
         Pages,
         PlanEnd,
+        Share,
+        Shared,
         Trailer, //
     }, //
 };
@@ -48,7 +50,7 @@ pub struct TooLong;
 pub struct Totals<C: Crc32c> {
     /// Records of the plan.
     pub records: u64,
-    /// Chunks.
+    /// Chunks, and records of shared pages.
     pub chunks: u64,
     /// Pages in all chunks.
     pub pages: u64,
@@ -216,6 +218,27 @@ impl<C: Crc32c> Encoder<C> {
         let (head, tail) = (chunk.as_bytes(), extents.as_bytes());
         self.frame(sink, Kind::Pages.number(), 0, id, head, &[tail])?;
         self.totals.data(&chunk);
+        Ok(())
+    }
+
+    /// Encodes which pages the Mm `id` has in common with earlier ones: at most [`CHUNK_PAGES`] runs.
+    pub fn shared<S: Sink>(
+        &mut self,
+        sink: &mut S,
+        id: u32,
+        shares: &[Share],
+    ) -> Result<(), S::Error> {
+        let count = u32::try_from(shares.len()).map_err(|_| TooLong)?;
+        if count > CHUNK_PAGES {
+            return Err(TooLong.into());
+        }
+        let shared = Shared {
+            count: count.into(),
+            reserved: 0.into(),
+        };
+        let (head, tail) = (shared.as_bytes(), shares.as_bytes());
+        self.frame(sink, Kind::Shared.number(), 0, id, head, &[tail])?;
+        self.totals.chunks += 1;
         Ok(())
     }
 

@@ -350,6 +350,8 @@ impl Path {
 pub(crate) struct Stat {
     pub(crate) mode: u32,
     pub(crate) size: u64,
+    /// Of 512 bytes.
+    pub(crate) blocks: u64,
     pub(crate) mtime_sec: i64,
     pub(crate) mtime_nsec: u32,
     pub(crate) major: u32,
@@ -373,6 +375,7 @@ pub(crate) fn stat(file: &File) -> Result<Stat> {
     Ok(Stat {
         mode: u32::from(stat.mode),
         size: u64::try_from(stat.size)?,
+        blocks: stat.blocks,
         mtime_sec: stat.mtime.tv_sec,
         mtime_nsec: u32::try_from(stat.mtime.tv_nsec)?,
         major: stat.rdev >> bindings::MINORBITS,

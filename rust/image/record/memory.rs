@@ -4,6 +4,7 @@
 
 use zerocopy::{
     little_endian::{
+        I32,
         U32,
         U64, //
     },
@@ -110,8 +111,12 @@ layout! {
         pub dumpable: U32 => Check::Range(0, 2),
         /// What a core dump contains, as in /proc/PID/coredump_filter.
         pub coredump_filter: U32 => Check::Bits(0x1ff),
+        /// Protection keys in use, bit n for key n; 0 or 1 if there are none but key 0.
+        pub pkeys: U32 => Check::Bits(0xffff),
+        /// The key of mappings that can only be executed, 0 if there is none.
+        pub execute_only_pkey: U32 => Check::Range(0, 15),
         /// Zero.
-        pub reserved: [u8; 32] => Check::Zero,
+        pub reserved: [u8; 24] => Check::Zero,
     }
 }
 
@@ -126,6 +131,67 @@ record!(
         Ok(())
     }
 );
+
+layout! {
+    /// A name of anonymous memory: PR_SET_VMA_ANON_NAME. The tail is the name, of 1 to 79
+    /// printable characters other than backslash, backquote, dollar and brackets, or nothing.
+    pub struct AnonName {
+        /// Zero.
+        pub reserved: U64 => Check::Zero,
+    }
+}
+
+record!(AnonName, object: true, tail: Tail::Text, check: |_, name| {
+    let allowed = |byte: &u8| matches!(*byte, 0x20..=0x7e) && !b"\\`$[]".contains(byte);
+    if name.len() > 79 || !name.iter().all(allowed) {
+        return Err("impossible name");
+    }
+    Ok(())
+});
+
+/// Values of [`MemPolicy::mode`].
+pub mod mem_policy {
+    /// MPOL_PREFERRED.
+    pub const PREFERRED: u32 = 1;
+    /// MPOL_BIND.
+    pub const BIND: u32 = 2;
+    /// MPOL_INTERLEAVE.
+    pub const INTERLEAVE: u32 = 3;
+    /// MPOL_LOCAL.
+    pub const LOCAL: u32 = 4;
+    /// MPOL_PREFERRED_MANY.
+    pub const PREFERRED_MANY: u32 = 5;
+    /// MPOL_WEIGHTED_INTERLEAVE.
+    pub const WEIGHTED_INTERLEAVE: u32 = 6;
+}
+
+bits! {
+    /// Bits of [`MemPolicy::flags`].
+    pub mod mem_policy_flags {
+        /// MPOL_F_STATIC_NODES.
+        STATIC_NODES = 0,
+        /// MPOL_F_RELATIVE_NODES.
+        RELATIVE_NODES = 1,
+        /// MPOL_F_NUMA_BALANCING.
+        NUMA_BALANCING = 2,
+    }
+}
+
+layout! {
+    /// A NUMA policy, of mappings or of a task. The tail is its set of nodes.
+    pub struct MemPolicy {
+        /// 1 preferred, 2 bind, 3 interleave, 4 local, 5 preferred many, 6 weighted interleave.
+        pub mode: U32 => Check::Range(1, 6),
+        /// Bits of `mem_policy_flags`.
+        pub flags: U32 => Check::Bits(mem_policy_flags::ALL),
+        /// set_mempolicy_home_node(2), or -1.
+        pub home_node: I32,
+        /// Zero.
+        pub reserved: U32 => Check::Zero,
+    }
+}
+
+record!(MemPolicy, object: true, tail: Tail::Mask);
 
 bits! {
     /// Bits of [`Vma::flags`].
@@ -176,6 +242,16 @@ bits! {
         DROPPABLE = 21,
         /// mseal(2).
         SEALED = 22,
+        /// Protection key, lowest bit.
+        PKEY0 = 23,
+        /// Protection key, second bit.
+        PKEY1 = 24,
+        /// Protection key, third bit.
+        PKEY2 = 25,
+        /// Protection key, highest bit.
+        PKEY3 = 26,
+        /// MADV_GUARD_INSTALL was used on it; Guards records say what is left of that.
+        GUARDED = 27,
     }
 }
 
@@ -224,8 +300,14 @@ layout! {
         /// Id of the file (kind 2) or Shmem (kind 3), else 0.
         pub object: U32
             => Check::IdOrNone(&[Kind::FileRegular, Kind::FileDevice, Kind::Shmem]),
-        /// Zero.
-        pub reserved: U32 => Check::Zero,
+        /// Id of its name, 0 if it has none.
+        pub name: U32 => Check::IdOrNone(&[Kind::AnonName]),
+        /// Id of its memory policy, 0 if it has none.
+        pub policy: U32 => Check::IdOrNone(&[Kind::MemPolicy]),
+        /// Private mappings that were once one have the same number here: within an address space
+        /// they were split, and can be merged again; those of several address spaces were made by
+        /// fork(2), and may have pages in common. 0 if there is no other.
+        pub family: U32,
     }
 }
 
@@ -268,4 +350,53 @@ record!(
 
 impl ArrayRecord for Vmas {
     type Item = Vma;
+}
+
+layout! {
+    /// Guard regions of an address space: what MADV_GUARD_INSTALL left without access. They follow
+    /// the Vmas of the Mm. The tail is an array of Guard, ascending and apart.
+    pub struct Guards {
+        /// Id of the Mm.
+        pub mm: U32 => Check::Id(&[Kind::Mm]),
+        /// Number of regions in this record.
+        pub count: U32,
+    }
+}
+
+layout! {
+    /// One guard region.
+    pub struct Guard {
+        /// First address.
+        pub start: U64,
+        /// First address after it.
+        pub end: U64,
+    }
+}
+
+static GUARD: ItemInfo = item::<Guard>();
+
+record!(
+    Guards,
+    object: false,
+    tail: Tail::Items(&GUARD, Count::Field(core::mem::offset_of!(Guards, count))),
+    check: |_, tail| {
+        let guards = <[Guard]>::ref_from_bytes(tail).map_err(|_| "the tail has a wrong length")?;
+        let page = u64::from(PAGE_SIZE);
+        let mut free = 0;
+        for guard in guards {
+            let (start, end) = (guard.start.get(), guard.end.get());
+            if start % page != 0 || end % page != 0 {
+                return Err("a guard region does not lie on pages");
+            }
+            if start < free || start >= end || end > ADDRESS_END {
+                return Err("impossible addresses of a guard region");
+            }
+            free = end;
+        }
+        Ok(())
+    }
+);
+
+impl ArrayRecord for Guards {
+    type Item = Guard;
 }

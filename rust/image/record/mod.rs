@@ -162,8 +162,16 @@ kinds! {
     UnixPending = 59,
     /// A message in the queue of a socket.
     UnixMessage = 60,
+    /// A name of anonymous memory.
+    AnonName = 88,
+    /// A NUMA policy.
+    MemPolicy = 89,
+    /// Guard regions of an address space.
+    Guards = 90,
     /// A run of memory pages; their data follows the record.
     Pages = 0x100,
+    /// Pages that an address space has in common with others, copy-on-write.
+    Shared = 0x101,
     /// The end of the plan.
     PlanEnd = 0x7ffe,
     /// The end of the image.
@@ -173,7 +181,7 @@ kinds! {
 impl Kind {
     /// Whether records of the kind belong into the plan.
     pub const fn in_plan(self) -> bool {
-        !matches!(self, Self::Pages | Self::Trailer)
+        !matches!(self, Self::Pages | Self::Shared | Self::Trailer)
     }
 }
 

@@ -258,8 +258,10 @@ layout! {
         pub ioprio: U32 => Check::Bits(0xffff),
         /// Id of its newest SeccompFilter, 0 for none.
         pub seccomp_filter: U32 => Check::IdOrNone(&[Kind::SeccompFilter]),
+        /// Id of its memory policy, 0 if it has none.
+        pub mempolicy: U32 => Check::IdOrNone(&[Kind::MemPolicy]),
         /// Zero.
-        pub reserved: [u8; 24] => Check::Zero,
+        pub reserved: [u8; 20] => Check::Zero,
     }
 }
 

@@ -115,6 +115,76 @@ impl ArrayRecord for Pages {
 }
 
 layout! {
+    /// Pages that an Mm, whose id is that of the frame, has in common with others that come before
+    /// it: they are the same pages until one of them writes. The tail is an array of Share,
+    /// ascending and apart.
+    pub struct Shared {
+        /// Number of runs.
+        pub count: U32 => Check::Range(1, CHUNK_PAGES),
+        /// Zero.
+        pub reserved: U32 => Check::Zero,
+    }
+}
+
+layout! {
+    /// A run of pages that an earlier Mm has, too.
+    pub struct Share {
+        /// First byte of the run.
+        pub addr: U64,
+        /// Where the same pages are in the other Mm.
+        pub from_addr: U64,
+        /// Id of the other Mm. Its pages are in the stream before this record.
+        pub from: U32,
+        /// Number of pages.
+        pub pages: U32 => Check::Range(1, u32::MAX),
+    }
+}
+
+impl Share {
+    /// Returns the length in bytes.
+    pub fn len(&self) -> u64 {
+        u64::from(self.pages.get()) * u64::from(PAGE_SIZE)
+    }
+
+    /// Whether there is no page in it, which no valid one has.
+    pub fn is_empty(&self) -> bool {
+        self.pages.get() == 0
+    }
+}
+
+static SHARE: ItemInfo = item::<Share>();
+
+record!(
+    Shared,
+    object: true,
+    tail: Tail::Items(&SHARE, Count::Field(core::mem::offset_of!(Shared, count))),
+    check: |_, tail| {
+        let shares = <[Share]>::ref_from_bytes(tail).map_err(|_| "the tail has a wrong length")?;
+        let mut free = 0;
+        for share in shares {
+            let page = u64::from(PAGE_SIZE);
+            if share.addr.get() % page != 0 || share.from_addr.get() % page != 0 {
+                return Err("a run does not lie on pages");
+            }
+            if share.addr.get() < free {
+                return Err("the runs do not ascend");
+            }
+            let end = share.addr.get().checked_add(share.len());
+            let from_end = share.from_addr.get().checked_add(share.len());
+            free = match (end, from_end) {
+                (Some(end), Some(_)) => end,
+                _ => return Err("impossible addresses of a run"),
+            };
+        }
+        Ok(())
+    }
+);
+
+impl ArrayRecord for Shared {
+    type Item = Share;
+}
+
+layout! {
     /// The end of the plan. Chunks or the trailer follow.
     pub struct PlanEnd {
         /// Number of records before it.
@@ -129,7 +199,7 @@ layout! {
     pub struct Trailer {
         /// Records of the plan, PlanEnd included.
         pub records: U64,
-        /// Chunks.
+        /// Chunks, Shared records included.
         pub chunks: U64,
         /// Pages in all chunks.
         pub pages: U64,

@@ -17,6 +17,7 @@
 #include <linux/filter.h>
 #include <linux/fs_struct.h>
 #include <linux/ipc_namespace.h>
+#include <linux/mempolicy.h>
 #include <linux/mman.h>
 #include <linux/nsproxy.h>
 #include <linux/pagewalk.h>
@@ -45,6 +46,7 @@
 #include <linux/uio.h>
 #include <linux/user_namespace.h>
 #include <linux/utsname.h>
+#include <linux/xarray.h>
 #include <net/af_unix.h>
 #include <net/sock.h>
 #include <asm/elf.h>
@@ -179,38 +181,71 @@ bool checkpoint_futex_flags(unsigned int flags, bool *realtime, bool *timed);
 unsigned int checkpoint_futex_kernel_flags(bool shared, bool realtime, bool timed);
 void checkpoint_xfeature(unsigned int feature, u32 *offset, u32 *size);
 
-/* kernel/checkpoint/memory.c */
+/* kernel/checkpoint/vma.c */
 
 /**
- * struct checkpoint_pages - pages found by checkpoint_collect_pages()
- * @pages:	@max entries, each with a reference
- * @addrs:	@max user addresses, ascending
- * @max:	size of both arrays
- * @count:	entries in use
- * @next:	where to go on
- * @fault:	a page that is not present but has contents (swapped out, migrating), or 0
- * @guard:	a page that a guard marker stands for, or 0
+ * struct checkpoint_mempolicy - a memory policy, as set_mempolicy(2) has it
+ * @mode:	MPOL_*
+ * @flags:	MPOL_F_* of those that user space gives
+ * @home_node:	set_mempolicy_home_node(2), or NUMA_NO_NODE
+ * @words:	length of @nodes
+ * @nodes:	the set of nodes, least significant first
  */
-struct checkpoint_pages {
-	struct page **pages;
-	unsigned long *addrs;
-	unsigned int max;
-	unsigned int count;
-	unsigned long next;
-	unsigned long fault;
-	unsigned long guard;
+struct checkpoint_mempolicy {
+	u32 mode;
+	u32 flags;
+	s32 home_node;
+	u32 words;
+	const u64 *nodes;
 };
 
+/**
+ * struct checkpoint_vma - a mapping to be made or finished
+ * @start:	first address
+ * @end:	first address after it
+ * @pgoff:	of anonymous memory: address at which it was first mapped, in pages
+ * @flags:	VM_*
+ * @name:	PR_SET_VMA_ANON_NAME, not terminated, or NULL
+ * @name_len:	length of @name
+ * @policy:	its memory policy, or NULL
+ */
+struct checkpoint_vma {
+	unsigned long start;
+	unsigned long end;
+	unsigned long pgoff;
+	vm_flags_t flags;
+	const char *name;
+	size_t name_len;
+	const struct checkpoint_mempolicy *policy;
+};
+
+int checkpoint_map_anon(const struct checkpoint_vma *maps, unsigned int count);
+int checkpoint_finish_vma(const struct checkpoint_vma *map);
+unsigned long checkpoint_anon_pgoff(struct vm_area_struct *vma);
+const void *checkpoint_anon_root(struct vm_area_struct *vma);
+const char *checkpoint_anon_name(struct vm_area_struct *vma);
+void checkpoint_pkeys(struct mm_struct *mm, u32 *keys, u32 *execute_only);
+int checkpoint_set_pkeys(u32 keys, u32 execute_only);
+void checkpoint_lock_future(struct mm_struct *mm, bool *future, bool *onfault);
+int checkpoint_set_lock_future(bool onfault);
+const void *checkpoint_get_mempolicy(struct vm_area_struct *vma, struct task_struct *task,
+				     struct checkpoint_mempolicy *policy, u64 *nodes);
+int checkpoint_set_mempolicy(const struct checkpoint_mempolicy *policy);
+bool checkpoint_node_usable(u32 node);
+
+/* kernel/checkpoint/memory.c */
+
 int checkpoint_mmap_lock(struct mm_struct *mm);
-int checkpoint_collect_pages(struct mm_struct *mm, unsigned long start, unsigned long end,
-			     struct checkpoint_pages *found);
-void checkpoint_put_page(struct page *page);
-void *checkpoint_page_address(struct page *page);
 struct page *checkpoint_shmem_page(struct file *file, pgoff_t index);
+int checkpoint_next_guard(struct mm_struct *mm, unsigned long *start, unsigned long *end);
+int checkpoint_copy_shmem_page(struct file *from, struct file *to, pgoff_t index);
+unsigned long checkpoint_private_pages(struct mm_struct *mm);
+bool checkpoint_has_room(struct mm_struct *mm, unsigned long pages);
+int checkpoint_clear_vma_flags(struct mm_struct *mm, unsigned long addr, vm_flags_t flags);
+void checkpoint_restore_vma_flags(struct mm_struct *mm, unsigned long addr, vm_flags_t flags);
 struct file *checkpoint_shmem_file(const char *name, loff_t size);
 bool checkpoint_is_internal_shmem(struct file *file);
 void checkpoint_dirty_page(struct page *page);
-const char *checkpoint_vma_blocker(struct vm_area_struct *vma);
 const char *checkpoint_vma_name(struct vm_area_struct *vma);
 bool checkpoint_mm_flag(struct mm_struct *mm, unsigned int flag);
 int checkpoint_set_layout(struct prctl_mm_map *map, const void *auxv, size_t len,
@@ -347,5 +382,64 @@ void checkpoint_unix_finish(struct sock *sk, u32 shutdown, int err);
 int checkpoint_unix_put_message(struct sock *sk, struct sock *sender,
 				const struct checkpoint_unix_message *state, struct pid *pid,
 				const void *data, struct file **files);
+
+/* kernel/checkpoint/pages.c */
+
+/**
+ * struct checkpoint_run - pages of one folio, one after the other
+ * @page:	the first
+ * @addr:	where they are mapped
+ * @nr:		how many
+ * @shared:	more mappings than its own may have them
+ */
+struct checkpoint_run {
+	struct page *page;
+	unsigned long addr;
+	unsigned int nr;
+	bool shared;
+};
+
+/**
+ * struct checkpoint_runs - pages to be saved, or to be filled
+ * @runs:	@max entries, ascending, each with a reference
+ * @max:	most runs, and most pages in all of them
+ * @count:	runs in use
+ * @pages:	pages in them
+ * @own_mappings:	mappings of a page that only one address space has
+ * @next:	where to go on
+ * @fault:	a page that is not present but has contents (swapped out, migrating), or 0
+ * @poison:	a page whose contents are lost, or 0
+ */
+struct checkpoint_runs {
+	struct checkpoint_run *runs;
+	unsigned int max;
+	unsigned int count;
+	unsigned int pages;
+	int own_mappings;
+	unsigned long next;
+	unsigned long fault;
+	unsigned long poison;
+};
+
+int checkpoint_collect_pages(struct mm_struct *mm, unsigned long start, unsigned long end,
+			     struct checkpoint_runs *found);
+unsigned int checkpoint_same_pages(struct mm_struct *mm, unsigned long addr, struct page *page,
+				   unsigned int nr);
+void checkpoint_seen_init(struct xarray *seen);
+void checkpoint_seen_destroy(struct xarray *seen);
+int checkpoint_page_seen(struct xarray *seen, struct page *page, unsigned int nr, u64 number,
+			 u64 *before);
+int checkpoint_page_replace(struct xarray *seen, struct page *page, unsigned int nr, u64 number);
+void checkpoint_put_page(struct page *page);
+void checkpoint_get_page(struct page *page);
+void *checkpoint_page_address(struct page *page);
+int checkpoint_new_pages(struct mm_struct *mm, unsigned long addr, unsigned int pages,
+			 struct checkpoint_runs *runs);
+int checkpoint_map_pages(struct mm_struct *mm, struct checkpoint_runs *runs);
+int checkpoint_relate(struct mm_struct *root_mm, unsigned long root_addr, struct mm_struct *mm,
+		      const unsigned long *addrs, unsigned int count);
+int checkpoint_share_pages(struct mm_struct *from_mm, unsigned long from_addr,
+			   struct mm_struct *to_mm, unsigned long to_addr, unsigned int nr);
+int checkpoint_populate_locked(struct mm_struct *mm);
 
 #endif /* _LINUX_CHECKPOINT_H */

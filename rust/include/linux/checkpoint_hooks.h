@@ -6,16 +6,19 @@
 #ifndef _LINUX_CHECKPOINT_HOOKS_H
 #define _LINUX_CHECKPOINT_HOOKS_H
 
+#include <linux/nodemask_types.h>
 #include <linux/types.h>
 #include <linux/uidgid_types.h>
 
 struct bpf_prog;
 struct cred;
 struct file;
+struct mempolicy;
 struct mm_struct;
 struct net;
 struct path;
 struct pid;
+struct nodemask_scratch;
 struct prctl_mm_map;
 struct restart_block;
 struct scm_fp_list;
@@ -26,6 +29,7 @@ struct sock_filter;
 struct sock_fprog_kern;
 struct sockaddr_un;
 struct task_struct;
+struct vm_area_struct;
 
 /* ipc/sem.c */
 bool sem_has_undo(struct task_struct *task);
@@ -116,6 +120,15 @@ void flag_nproc_exceeded(struct cred *new);
 int validate_prctl_map_addr(struct prctl_mm_map *prctl_map);
 void prctl_apply_mm_map(const struct prctl_mm_map *prctl_map, const unsigned long *auxv);
 int prctl_check_exe_file(struct file *exe);
+
+/* mm/mempolicy.c */
+struct mempolicy *mpol_new(unsigned short mode, unsigned short flags, nodemask_t *nodes);
+int mpol_set_nodemask(struct mempolicy *pol, const nodemask_t *nodes, struct nodemask_scratch *nsc);
+int vma_replace_policy(struct vm_area_struct *vma, struct mempolicy *pol);
+long do_set_mempolicy(unsigned short mode, unsigned short flags, nodemask_t *nodes);
+
+/* mm/rmap.c */
+int anon_vma_join(struct vm_area_struct *vma, struct vm_area_struct *other);
 
 /* Restart functions of interrupted system calls: fs/select.c, kernel/futex/, kernel/time/ */
 long do_restart_poll(struct restart_block *restart_block);

@@ -201,7 +201,9 @@ fn kinds() -> String {
     item::<Counts>(&mut out);
     item::<IoCounts>(&mut out);
     item::<Group>(&mut out);
+    item::<Guard>(&mut out);
     item::<Extent>(&mut out);
+    item::<Share>(&mut out);
     out
 }
 
@@ -217,6 +219,7 @@ fn bits() -> String {
         ("Fd: ``flags``", fd_flags::BITS),
         ("Mm: ``flags``", mm_flags::BITS),
         ("Vma: ``flags``", vma_flags::BITS),
+        ("MemPolicy: ``flags``", mem_policy_flags::BITS),
         ("Process: ``flags``", process_flags::BITS),
         ("Task: ``flags``", task_flags::BITS),
         ("Timer: ``flags``", timer_flags::BITS),

@@ -131,7 +131,7 @@ pub fn read_pages(
             return Err(truncated(&stream, got));
         }
         let next = stream.next(&frame)?;
-        let (Next::Chunk(len) | Next::Trailer(len)) = next;
+        let (Next::Chunk(len) | Next::Shared(len) | Next::Trailer(len)) = next;
         payload.resize(len, 0);
         let got = fill(from, &mut payload)?;
         if got < payload.len() {
@@ -146,6 +146,10 @@ pub fn read_pages(
                 pages: totals.pages,
                 bytes: totals.bytes,
             });
+        }
+        if let Next::Shared(_) = next {
+            stream.shared(objects, &frame, &payload)?;
+            continue;
         }
         let chunk = stream.chunk(objects, &frame, &payload)?;
         let len = u64::from(chunk.pages) * u64::from(PAGE_SIZE);

@@ -41,6 +41,7 @@ fn bits(record: &str) -> Option<Bits> {
         "Fd" => fd_flags::BITS,
         "Mm" => mm_flags::BITS,
         "Vma" => vma_flags::BITS,
+        "MemPolicy" => mem_policy_flags::BITS,
         "Process" => process_flags::BITS,
         "Task" => task_flags::BITS,
         "Timer" => timer_flags::BITS,

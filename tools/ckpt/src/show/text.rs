@@ -283,7 +283,10 @@ impl Show<'_, '_> {
             vma_kind::VDSO => "[vdso]".into(),
             vma_kind::SPECIAL => "[special]".into(),
             _ if flags & vma_flags::GROWSDOWN != 0 => "[stack]".into(),
-            _ => String::new(),
+            _ => match self.objects.get_as::<AnonName>(vma.name.get()) {
+                Some((_, name)) => format!("[anon:{}]", clean(name)),
+                None => String::new(),
+            },
         };
         let pages = contents.pages_in(start, end);
         let line = format!(

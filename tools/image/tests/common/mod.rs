@@ -201,7 +201,15 @@ impl Builder {
         self.object(&cred, &[groups.as_bytes()])
     }
 
-    pub fn finish(mut self, chunks: &[(u32, &[Extent], Vec<u8>)]) -> Vec<u8> {
+    pub fn finish(self, chunks: &[(u32, &[Extent], Vec<u8>)]) -> Vec<u8> {
+        self.finish_shared(chunks, &[])
+    }
+
+    pub fn finish_shared(
+        mut self,
+        chunks: &[(u32, &[Extent], Vec<u8>)],
+        shared: &[(u32, &[Share])],
+    ) -> Vec<u8> {
         self.encoder.plan_end(&mut self.plan).unwrap();
         let header = Header::new(self.encoder.tasks(), 0, self.encoder.plan_len()).seal::<Crc>();
         let mut stream = Bytes(header.as_bytes().to_vec());
@@ -212,6 +220,9 @@ impl Builder {
                 .chunk_header(&mut stream, *id, extents, crc)
                 .unwrap();
             stream.0.extend_from_slice(data);
+        }
+        for (id, shares) in shared {
+            self.encoder.shared(&mut stream, *id, shares).unwrap();
         }
         self.encoder.trailer(&mut stream).unwrap();
         stream.0
@@ -226,7 +237,9 @@ pub fn vma(start: u64, pages: u64, kind: u32, object: u32, flags: u32) -> Vma {
         flags: flags.into(),
         kind: kind.into(),
         object: object.into(),
-        reserved: 0.into(),
+        name: 0.into(),
+        policy: 0.into(),
+        family: 0.into(),
     }
 }
 
@@ -436,7 +449,15 @@ pub fn tree() -> Vec<u8> {
     let rw = vma_flags::READ | vma_flags::WRITE | vma_flags::MAYREAD | vma_flags::MAYWRITE;
     let rx = vma_flags::READ | vma_flags::EXEC | vma_flags::MAYREAD | vma_flags::MAYEXEC;
     let shared = rw | vma_flags::SHARED | vma_flags::MAYSHARE;
-    let vmas = [
+    let name = b.object(&AnonName { reserved: 0.into() }, &[b"scratch buffer"]);
+    let policy = MemPolicy {
+        mode: mem_policy::INTERLEAVE.into(),
+        flags: mem_policy_flags::STATIC_NODES.into(),
+        home_node: (-1).into(),
+        reserved: 0.into(),
+    };
+    let policy = b.object(&policy, &[&3u64.to_le_bytes()]);
+    let mut vmas = [
         vma(0x40_0000, 4, vma_kind::FILE, exe, rx),
         vma(0x50_0000, 32, vma_kind::ANON, 0, rw),
         vma(0x7f00_0000_0000, 2, vma_kind::SHMEM, shmem, shared),
@@ -449,7 +470,20 @@ pub fn tree() -> Vec<u8> {
         ),
         vma(0x7fff_ffff_c000, 1, vma_kind::VDSO, 0, rx),
     ];
+    vmas[1].name = name.into();
+    vmas[1].policy = policy.into();
+    vmas[1].flags = (rw | vma_flags::GUARDED).into();
+    vmas[1].family = 1.into();
     let mm = b.mm(exe, &vmas);
+    let guards = Guards {
+        mm: mm.into(),
+        count: 1.into(),
+    };
+    let guard = Guard {
+        start: 0x50_4000.into(),
+        end: 0x50_5000.into(),
+    };
+    b.put(&guards, &[guard.as_bytes()]);
     let child_mm = b.mm(exe, &vmas[..2]);
     let root = b.process(100, 0, mm, sighand);
     let child = b.process(101, root, child_mm, sighand);
@@ -532,14 +566,21 @@ pub fn tree() -> Vec<u8> {
         ..FromZeros::new_zeroed()
     };
     b.put(&usage, &[]);
-    b.finish(&[
+    let chunks: &[(u32, &[Extent], Vec<u8>)] = &[
         (shmem, &[Extent::new(0x1000, 1)], vec![b's'; 4096]),
         (
             mm,
             &[Extent::new(0x50_0000, 1), Extent::new(0x50_2000, 1)],
             [[b'a'; 4096], [b'b'; 4096]].concat(),
         ),
-    ])
+    ];
+    let share = Share {
+        addr: 0x50_2000.into(),
+        from_addr: 0x50_2000.into(),
+        from: mm.into(),
+        pages: 1.into(),
+    };
+    b.finish_shared(chunks, &[(child_mm, &[share])])
 }
 
 /// Reads a whole image, as the kernel and the tools do.
@@ -562,12 +603,17 @@ pub fn verify(bytes: &[u8]) -> Result<(), ImageError> {
             return Err(stream.truncated(rest.len() as u64));
         };
         let next = stream.next(frame)?;
-        let (Next::Chunk(len) | Next::Trailer(len)) = next;
+        let (Next::Chunk(len) | Next::Shared(len) | Next::Trailer(len)) = next;
         let Some((payload, after)) = after.split_at_checked(len) else {
             return Err(stream.truncated(rest.len() as u64));
         };
         if let Next::Trailer(_) = next {
             return stream.trailer(frame, payload);
+        }
+        if let Next::Shared(_) = next {
+            stream.shared(&objects, frame, payload)?;
+            rest = after;
+            continue;
         }
         let chunk = stream.chunk(&objects, frame, payload)?;
         let Some((data, after)) = after.split_at_checked(chunk.pages as usize * 4096) else {
