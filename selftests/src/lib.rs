@@ -11,6 +11,7 @@
 //! No pipe and no socket leads out of the victim, so the victim is all there is to save.
 
 mod ktap;
+pub mod maps;
 mod pids;
 mod runner;
 mod suite;

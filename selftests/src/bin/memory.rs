@@ -14,6 +14,10 @@ use libc::{
     PROT_READ,
     PROT_WRITE, //
 };
+use selftests::maps::{
+    flags_at,
+    Maps, //
+};
 use selftests::prelude::*;
 use selftests::sys::{
     cvt,
@@ -41,11 +45,15 @@ const SUITE: Suite = Suite {
         Case::new("brk", brk),
         Case::new("allocator", allocator),
         Case::new("many-areas", many_areas),
-        Case::new("maps", maps),
-        Case::new("area-flags", area_flags),
+        Case::new("shapes", shapes),
+        Case::new("neighbours", neighbours),
+        Case::new("moved", moved),
+        Case::new("names", names),
         Case::new("mapping-after", mapping_after),
         Case::new("copy-on-write", copy_on_write),
         Case::new("locked", locked),
+        Case::new("locked-on-fault", locked_on_fault),
+        Case::new("locked-in-future", locked_in_future),
     ],
     ..Suite::new("memory")
 };
@@ -419,67 +427,147 @@ fn many_areas(v: &Victim) -> Result<()> {
     Ok(())
 }
 
-/// Reads a file of /proc without moving any mapping, into a buffer that is there already.
-fn read_into<'a>(path: &str, buffer: &'a mut [u8]) -> Result<&'a str> {
-    let file = fs::File::open(path)?;
-    let mut len = 0;
-    loop {
-        match sys::read(&file, &mut buffer[len..])? {
-            0 => break,
-            n => len += n,
-        }
-    }
-    Ok(std::str::from_utf8(&buffer[..len])?)
-}
-
-/// Each line of /proc/self/maps is what it was.
-fn maps(v: &Victim) -> Result<()> {
-    let (mut before, mut after) = (vec![0; MIB], vec![0; MIB]);
-    before.fill(1);
-    after.fill(1);
+/// Each line of /proc/self/maps is what it was, and so are the flags of each mapping.
+fn shapes(v: &Victim) -> Result<()> {
     let _shapes = [
         Area::anon(5 * PAGE, RW, MAP_PRIVATE)?,
         Area::anon(5 * PAGE, PROT_READ, MAP_PRIVATE | MAP_NORESERVE)?,
         Area::anon(5 * PAGE, PROT_NONE, MAP_PRIVATE)?,
         Area::anon(5 * PAGE, RW | PROT_EXEC, MAP_PRIVATE)?,
+        Area::anon(5 * PAGE, RW, MAP_PRIVATE | MAP_NORESERVE)?,
     ];
-    let before = read_into("/proc/self/maps", &mut before)?;
+    let maps = Maps::read()?;
     v.stand()?;
-    let after = read_into("/proc/self/maps", &mut after)?;
-    for (before, after) in before.lines().zip(after.lines()) {
-        same("line of maps", before, after)?;
-    }
-    same(
-        "number of mappings",
-        before.lines().count(),
-        after.lines().count(),
-    )
+    maps.check()
 }
 
-/// The attributes of each mapping, as /proc/self/smaps shows them.
-fn area_flags(v: &Victim) -> Result<()> {
-    fn flags(buffer: &mut [u8]) -> Result<Vec<String>> {
-        let text = read_into("/proc/self/smaps", buffer)?;
-        let lines = text.lines().filter_map(|l| l.strip_prefix("VmFlags:"));
-        // The soft-dirty bit says what was written lately, not how the mapping is.
-        let lines: Vec<_> = lines
-            .map(|l| l.replace(" sd", "").trim().to_owned())
-            .collect();
-        ensure!(!lines.is_empty(), "smaps shows no flags");
-        Ok(lines)
-    }
-    let mut buffer = vec![1; MIB];
-    let _shapes = [
-        Area::anon(5 * PAGE, RW, MAP_PRIVATE | MAP_NORESERVE)?,
-        Area::anon(5 * PAGE, PROT_READ, MAP_PRIVATE)?,
-    ];
-    let before = flags(&mut buffer)?;
+/// Maps `pages` pages at `addr`.
+fn map_at(addr: *mut u8, pages: usize) -> Result<()> {
+    let flags = MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+    // SAFETY: the callers own what is there.
+    let at = unsafe { libc::mmap(addr.cast(), pages * PAGE, RW, flags, -1, 0) };
+    ensure!(
+        at == addr.cast(),
+        "mmap: {}",
+        std::io::Error::last_os_error()
+    );
+    Ok(())
+}
+
+/// Neighbours that look the same and are two mappings all the same stay two.
+fn neighbours(v: &Victim) -> Result<()> {
+    let area = Area::anon(6 * PAGE, PROT_NONE, MAP_PRIVATE)?;
+    let page = |n: usize| area.addr.wrapping_add(n * PAGE);
+    // Two with pages of their own, and then one between that can join one of them only.
+    map_at(page(1), 1)?;
+    map_at(page(3), 1)?;
+    fill(&mut area.bytes()[PAGE..2 * PAGE], 20);
+    fill(&mut area.bytes()[3 * PAGE..4 * PAGE], 21);
+    map_at(page(2), 1)?;
+    let maps = Maps::read()?;
     v.stand()?;
-    let after = flags(&mut buffer)?;
-    for (i, (before, after)) in before.iter().zip(&after).enumerate() {
-        same(&format!("flags of mapping {i}"), before, after)?;
-    }
-    same("number of mappings", before.len(), after.len())
+    maps.check()?;
+    verify("first", &area.bytes()[PAGE..2 * PAGE], 20)?;
+    verify("second", &area.bytes()[3 * PAGE..4 * PAGE], 21)
+}
+
+/// Memory that mremap(2) has moved and cut into pieces can be moved and forked again.
+fn moved(v: &Victim) -> Result<()> {
+    let old = Area::anon(8 * PAGE, RW, MAP_PRIVATE)?;
+    fill(old.bytes(), 22);
+    let expected = old.bytes().to_vec();
+    let room = Area::anon(16 * PAGE, PROT_NONE, MAP_PRIVATE)?;
+    let move_to = |from: *mut u8, pages: usize, to: *mut u8| -> Result<()> {
+        let how = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        let len = pages * PAGE;
+        // SAFETY: both ranges are ours.
+        let at = unsafe { libc::mremap(from.cast(), len, len, how, to) };
+        ensure!(
+            at == to.cast(),
+            "mremap: {}",
+            std::io::Error::last_os_error()
+        );
+        Ok(())
+    };
+    // The second half comes before the first, with a gap.
+    move_to(
+        old.addr.wrapping_add(4 * PAGE),
+        4,
+        room.addr.wrapping_add(PAGE),
+    )?;
+    move_to(old.addr, 4, room.addr.wrapping_add(8 * PAGE))?;
+    let maps = Maps::read()?;
+    v.stand()?;
+    maps.check()?;
+    let half = |at: usize| &mut room.bytes()[at * PAGE..(at + 4) * PAGE];
+    ensure!(*half(1) == expected[4 * PAGE..], "the second half differs");
+    ensure!(*half(8) == expected[..4 * PAGE], "the first half differs");
+    // Side by side again, in the old order.
+    move_to(
+        room.addr.wrapping_add(PAGE),
+        4,
+        room.addr.wrapping_add(12 * PAGE),
+    )?;
+    let status = sys::forked(|| {
+        let seen = room.bytes()[8 * PAGE..] == expected[..];
+        fill(&mut room.bytes()[8 * PAGE..], 23);
+        i32::from(!seen)
+    })?;
+    same("status of the child", 0, status)?;
+    ensure!(
+        room.bytes()[8 * PAGE..] == expected[..],
+        "after the child wrote"
+    );
+    Ok(())
+}
+
+/// Gives memory a name, or takes it.
+fn name(area: &Area, at: usize, pages: usize, name: Option<&std::ffi::CStr>) -> Result<()> {
+    let (addr, len) = (area.addr.wrapping_add(at * PAGE), pages * PAGE);
+    let text = name.map_or(std::ptr::null(), std::ffi::CStr::as_ptr);
+    // SAFETY: the area is ours, the name ends.
+    cvt(unsafe {
+        libc::prctl(
+            libc::PR_SET_VMA,
+            libc::PR_SET_VMA_ANON_NAME,
+            addr,
+            len,
+            text,
+        )
+    })?;
+    Ok(())
+}
+
+/// Names of anonymous memory.
+fn names(v: &Victim) -> Result<()> {
+    let long = "n".repeat(79);
+    let long = std::ffi::CString::new(long)?;
+    let private = Area::anon(6 * PAGE, RW, MAP_PRIVATE)?;
+    let shared = Area::anon(2 * PAGE, RW, libc::MAP_SHARED)?;
+    fill(private.bytes(), 24);
+    name(&private, 0, 2, Some(c"heap of a program"))?;
+    name(&private, 3, 1, Some(c"heap of a program"))?;
+    name(&private, 4, 1, Some(&long))?;
+    name(&private, 5, 1, Some(c""))?;
+    name(&shared, 1, 1, Some(c"shared {with} (none)"))?;
+    let maps = Maps::read()?;
+    v.stand()?;
+    maps.check()?;
+    verify("named memory", private.bytes(), 24)?;
+    let text = fs::read_to_string("/proc/self/maps")?;
+    same(
+        "areas with the name",
+        2,
+        text.matches("[anon:heap of a program]").count(),
+    )?;
+    // Without its name it joins its neighbour.
+    name(&private, 0, 6, None)?;
+    let text = fs::read_to_string("/proc/self/maps")?;
+    same(
+        "areas with the name",
+        0,
+        text.matches("[anon:heap of a program]").count(),
+    )
 }
 
 /// New mappings find room, and old ones can be moved, grown and removed.
@@ -528,15 +616,68 @@ fn copy_on_write(v: &Victim) -> Result<()> {
     verify("after the child wrote", area.bytes(), 10)
 }
 
-fn locked(v: &Victim) -> Result<()> {
-    let area = Area::anon(4 * PAGE, RW, MAP_PRIVATE)?;
-    // SAFETY: the area is ours.
-    cvt(unsafe { libc::mlock(area.addr.cast(), area.len) })?;
-    v.stand()?;
+/// KiB of locked memory in use.
+fn locked_kib() -> Result<usize> {
     let status = fs::read_to_string("/proc/self/status")?;
+    let line = status
+        .lines()
+        .find_map(|l| l.strip_prefix("VmLck:"))
+        .context("no VmLck")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
+}
+
+/// Locked memory stays locked, and all of it is there.
+fn locked(v: &Victim) -> Result<()> {
+    let area = Area::anon(8 * PAGE, RW, MAP_PRIVATE)?;
+    // SAFETY: the area is ours.
+    cvt(unsafe { libc::mlock(area.addr.cast(), 4 * PAGE) })?;
+    fill(&mut area.bytes()[..PAGE], 25);
+    let maps = Maps::read()?;
+    v.stand()?;
+    maps.check()?;
+    same("locked KiB", 16, locked_kib()?)?;
     ensure!(
-        status.contains("VmLck:\t      16 kB"),
-        "16 KiB are no longer locked"
+        area.present()?[..4].iter().all(|&p| p),
+        "a locked page is not there"
+    );
+    verify("locked memory", &area.bytes()[..PAGE], 25)
+}
+
+fn locked_on_fault(v: &Victim) -> Result<()> {
+    let area = Area::anon(8 * PAGE, RW, MAP_PRIVATE)?;
+    let flags = libc::MLOCK_ONFAULT;
+    // SAFETY: the area is ours.
+    cvt(unsafe { libc::syscall(libc::SYS_mlock2, area.addr, area.len, flags) })?;
+    fill(&mut area.bytes()[2 * PAGE..3 * PAGE], 26);
+    let maps = Maps::read()?;
+    v.stand()?;
+    maps.check()?;
+    same("locked KiB", 32, locked_kib()?)?;
+    same("pages", 1, area.present()?.iter().filter(|&&p| p).count())?;
+    verify("locked memory", &area.bytes()[2 * PAGE..3 * PAGE], 26)
+}
+
+/// mlockall(2): what is mapped later is locked as well.
+fn locked_in_future(v: &Victim) -> Result<()> {
+    let before = Area::anon(4 * PAGE, RW, MAP_PRIVATE)?;
+    fill(before.bytes(), 27);
+    // SAFETY: no memory is involved.
+    cvt(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) })?;
+    let maps = Maps::read()?;
+    v.stand()?;
+    maps.check()?;
+    verify("before", before.bytes(), 27)?;
+    let after = Area::anon(4 * PAGE, PROT_READ, MAP_PRIVATE)?;
+    ensure!(
+        flags_at(after.addr)?.iter().any(|f| f == "lo"),
+        "new memory is not locked"
+    );
+    // SAFETY: no memory is involved.
+    cvt(unsafe { libc::munlockall() })?;
+    let after = Area::anon(4 * PAGE, PROT_READ | PROT_EXEC, MAP_PRIVATE)?;
+    ensure!(
+        !flags_at(after.addr)?.iter().any(|f| f == "lo"),
+        "it is locked all the same"
     );
     Ok(())
 }
