@@ -538,11 +538,6 @@ impl Blueprint {
         Ok(self.at(self.processes.get(index).ok_or(EINVAL)?.record)?.0)
     }
 
-    /// The record of `process`.
-    pub(crate) fn process_of(&self, process: &ProcessPlan) -> Result<&Process> {
-        Ok(self.at(process.record)?.0)
-    }
-
     /// Task number `index`.
     pub(crate) fn task(&self, index: usize) -> Result<&Task> {
         Ok(self.task_with_cpus(index)?.0)
