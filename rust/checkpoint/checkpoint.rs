@@ -4,18 +4,12 @@
 
 #![crate_name = "checkpoint"]
 
-use core::ptr::NonNull;
-
 use kernel::{
     bindings,
-    error::{
-        from_err_ptr,
-        from_result, //
-    },
+    error::from_result,
     fs::File,
     prelude::*,
     sync::aref::ARef,
-    task::Task,
     time::{
         Instant,
         Monotonic, //
@@ -37,6 +31,7 @@ mod machine;
 mod mempolicy;
 mod mm;
 mod objects;
+mod outside;
 mod pages;
 mod plan;
 mod process;
@@ -62,6 +57,7 @@ use hold_fd::{
 };
 use report::Report;
 use stream::Stream;
+use tree::Scope;
 
 /// Prefix of messages in the kernel log.
 const __LOG_PREFIX: &[u8] = b"checkpoint\0";
@@ -72,6 +68,26 @@ const CHECK: u64 = 1 << 2;
 const RELEASE: u64 = 1 << 3;
 const NO_SNAPSHOT: u64 = 1 << 4;
 
+/// Flags that say what is checkpointed, and what they stand for; one at most.
+const SCOPES: [(u64, bindings::checkpoint_scope_kind); 4] = [
+    (
+        1 << 5,
+        bindings::checkpoint_scope_kind_CHECKPOINT_SCOPE_GROUP,
+    ),
+    (
+        1 << 6,
+        bindings::checkpoint_scope_kind_CHECKPOINT_SCOPE_SESSION,
+    ),
+    (
+        1 << 7,
+        bindings::checkpoint_scope_kind_CHECKPOINT_SCOPE_PID_NS,
+    ),
+    (
+        1 << 8,
+        bindings::checkpoint_scope_kind_CHECKPOINT_SCOPE_CGROUP,
+    ),
+];
+
 /// Bounds and default of `timeout_ms` and `lease_ms`.
 const DEFAULT_MS: u32 = 10_000;
 const MAX_MS: u32 = 3_600_000;
@@ -79,6 +95,7 @@ const MAX_MS: u32 = 3_600_000;
 /// The arguments of checkpoint(2), checked.
 struct Call<'a> {
     args: &'a bindings::checkpoint_args,
+    scope: bindings::checkpoint_scope_kind,
     timeout_ms: u32,
     lease_ms: u32,
     external: KVVec<external::Request>,
@@ -112,7 +129,18 @@ impl<'a> Call<'a> {
     fn new(args: &'a bindings::checkpoint_args) -> Result<Self> {
         let modes = args.flags & (HOLD | HELD | CHECK | RELEASE | NO_SNAPSHOT);
 
-        if modes != args.flags || args.reserved != 0 || args.reserved2 != 0 {
+        let scope = match args.flags & !modes {
+            0 => bindings::checkpoint_scope_kind_CHECKPOINT_SCOPE_TREES,
+            flag => SCOPES
+                .iter()
+                .find(|(known, _)| *known == flag)
+                .map(|(_, kind)| *kind)
+                .ok_or(EINVAL)?,
+        };
+        if args.reserved != 0
+            || args.reserved2 != 0
+            || (modes & HELD != 0 && modes != args.flags)
+        {
             return Err(EINVAL);
         }
         if modes & HOLD != 0 && args.nr_external != 0 {
@@ -148,6 +176,7 @@ impl<'a> Call<'a> {
 
         Ok(Self {
             args,
+            scope,
             timeout_ms: millis(args.timeout_ms)?,
             lease_ms: millis(args.lease_ms)?,
             external: external(args)?,
@@ -161,16 +190,11 @@ impl<'a> Call<'a> {
         self.args.flags & flag != 0
     }
 
-    fn stop(&self, report: &mut Report) -> Result<Hold> {
-        let mut flags = 0;
+    /// Stops what the call is about. The `caller` may be part of that only if it does not keep it.
+    fn stop(&self, caller: bool, report: &mut Report) -> Result<Hold> {
+        let scope = Scope::of_fd(self.scope, self.args.target)?;
 
-        // SAFETY: No preconditions; `flags` is valid for writes.
-        let root = from_err_ptr(unsafe { bindings::pidfd_get_task(self.args.target, &mut flags) })?;
-        let root = NonNull::new(root.cast::<Task>()).ok_or(ESRCH)?;
-        // SAFETY: `pidfd_get_task()` returns a task with a reference that is ours.
-        let root = unsafe { ARef::<Task>::from_raw(root) };
-
-        Hold::stop(&root, self.timeout_ms, self.lease_ms, report)
+        Hold::stop(scope, caller, self.timeout_ms, self.lease_ms, report)
     }
 
     /// Captures what `hold` holds: the number of tasks, or 0 after a check without problems.
@@ -203,7 +227,7 @@ impl<'a> Call<'a> {
     fn run(&self, stats: &mut bindings::checkpoint_stats, report: &mut Report) -> Result<c_long> {
         if self.has(HOLD) {
             let slot = Slot::reserve()?;
-            let hold = self.stop(report)?;
+            let hold = self.stop(false, report)?;
 
             stats.tasks = u64::try_from(hold.tasks().len())?;
             Ok(c_long::try_from(slot.install(hold)?)?)
@@ -213,7 +237,7 @@ impl<'a> Call<'a> {
 
             self.capture(&mut hold, self.args.flags, stats, report)
         } else {
-            let mut hold = self.stop(report)?;
+            let mut hold = self.stop(true, report)?;
 
             self.capture(&mut hold, self.args.flags | RELEASE, stats, report)
         }

@@ -5,6 +5,7 @@
  * itself is do_checkpoint_trap() in kernel/signal.c.
  */
 #include <linux/capability.h>
+#include <linux/cgroup.h>
 #include <linux/checkpoint.h>
 #include <linux/pid.h>
 #include <linux/sched/signal.h>
@@ -86,22 +87,153 @@ static size_t add_process(struct signal_struct *signal, struct task_struct **tas
 	return n;
 }
 
+/* Make @scope one of @count trees, whose roots the caller fills in, with references. */
+int checkpoint_trees(struct checkpoint_scope *scope, size_t count)
+{
+	scope->kind = CHECKPOINT_SCOPE_TREES;
+	scope->count = count;
+	scope->roots = kvcalloc(count, sizeof(*scope->roots), GFP_KERNEL_ACCOUNT);
+	return scope->roots ? 0 : -ENOMEM;
+}
+
+/* Make @scope that of @fd: a pidfd of a member, or the directory of a cgroup. */
+int checkpoint_get_scope(struct checkpoint_scope *scope, enum checkpoint_scope_kind kind, int fd)
+{
+	struct task_struct *task;
+	unsigned int flags;
+	int err = 0;
+
+	memset(scope, 0, sizeof(*scope));
+	if (kind == CHECKPOINT_SCOPE_CGROUP) {
+		struct cgroup *cgroup = cgroup_get_from_fd(fd);
+
+		if (IS_ERR(cgroup))
+			return PTR_ERR(cgroup);
+		scope->kind = kind;
+		scope->cgroup = cgroup;
+		return 0;
+	}
+
+	task = pidfd_get_task(fd, &flags);
+	if (IS_ERR(task))
+		return PTR_ERR(task);
+	/* Of a pid namespace that the caller does not see. */
+	if (!task_pid_vnr(task)) {
+		put_task_struct(task);
+		return -ESRCH;
+	}
+	switch (kind) {
+	case CHECKPOINT_SCOPE_GROUP:
+		scope->pid = get_task_pid(task, PIDTYPE_PGID);
+		break;
+	case CHECKPOINT_SCOPE_SESSION:
+		scope->pid = get_task_pid(task, PIDTYPE_SID);
+		break;
+	case CHECKPOINT_SCOPE_PID_NS:
+		scope->pid_ns = get_pid_ns(task_active_pid_ns(task));
+		break;
+	default:
+		err = checkpoint_trees(scope, 1);
+		if (!err)
+			scope->roots[0] = get_task_struct(task);
+	}
+	scope->kind = kind;
+	put_task_struct(task);
+	return err;
+}
+
+void checkpoint_put_scope(struct checkpoint_scope *scope)
+{
+	switch (scope->kind) {
+	case CHECKPOINT_SCOPE_TREES:
+		for (size_t i = 0; scope->roots && i < scope->count; i++) {
+			if (scope->roots[i])
+				put_task_struct(scope->roots[i]);
+		}
+		kvfree(scope->roots);
+		break;
+	case CHECKPOINT_SCOPE_GROUP:
+	case CHECKPOINT_SCOPE_SESSION:
+		put_pid(scope->pid);
+		break;
+	case CHECKPOINT_SCOPE_PID_NS:
+		put_pid_ns(scope->pid_ns);
+		break;
+	case CHECKPOINT_SCOPE_CGROUP:
+		cgroup_put(scope->cgroup);
+		break;
+	}
+}
+
+/* Whether @leader, a process, belongs to @scope by itself; under tasklist_lock. */
+static bool in_scope(const struct checkpoint_scope *scope, struct task_struct *leader)
+{
+	switch (scope->kind) {
+	case CHECKPOINT_SCOPE_TREES:
+		return false;
+	case CHECKPOINT_SCOPE_GROUP:
+		return task_pgrp(leader) == scope->pid;
+	case CHECKPOINT_SCOPE_SESSION:
+		return task_session(leader) == scope->pid;
+	case CHECKPOINT_SCOPE_PID_NS:
+		return task_active_pid_ns(leader) == scope->pid_ns;
+	case CHECKPOINT_SCOPE_CGROUP:
+		return cgroup_is_descendant(task_dfl_cgroup(leader), scope->cgroup);
+	}
+	return false;
+}
+
+/* Whether @leader belongs to @scope, and is no descendant of one that does. */
+static bool is_root(const struct checkpoint_scope *scope, struct task_struct *leader)
+{
+	struct task_struct *t = leader;
+
+	if (!in_scope(scope, leader))
+		return false;
+	while (t->pid) {
+		t = rcu_dereference(t->real_parent)->group_leader;
+		if (t->pid && in_scope(scope, t))
+			return false;
+	}
+	return true;
+}
+
+static size_t add_roots(const struct checkpoint_scope *scope, struct task_struct **tasks, size_t max)
+{
+	struct task_struct *leader;
+	size_t n = 0;
+
+	if (scope->kind == CHECKPOINT_SCOPE_TREES) {
+		for (size_t i = 0; i < scope->count; i++)
+			n = add_process(scope->roots[i]->signal, tasks, n, max);
+		return n;
+	}
+	/* Not the lists of groups and sessions, which are not in the order of creation. */
+	for_each_process(leader) {
+		if (is_root(scope, leader))
+			n = add_process(leader->signal, tasks, n, max);
+	}
+	return n;
+}
+
 /*
- * Fill @tasks with references to all threads of @root's process and of its descendants: parents
- * before children, a leader before its other threads, and each in the order of creation. Returns
- * their number; when that is more than @max the references are dropped, and the number is only a
- * lower bound.
+ * Fill @tasks with references to all threads of the processes of @scope and of their descendants:
+ * parents before children, a leader before its other threads, and each in the order of creation.
+ * Returns their number; when that is more than @max the references are dropped, and the number is
+ * only a lower bound.
  */
-size_t checkpoint_walk_tree(struct task_struct *root, struct task_struct **tasks, size_t max)
+size_t checkpoint_walk(const struct checkpoint_scope *scope, struct task_struct **tasks, size_t max)
 {
 	struct task_struct *child;
 	size_t n, i;
 
 	read_lock(&tasklist_lock);
-	n = add_process(root->signal, tasks, 0, max);
+	rcu_read_lock();
+	n = add_roots(scope, tasks, max);
 	for (i = 0; i < n && n <= max; i++)
 		list_for_each_entry(child, &tasks[i]->children, sibling)
 			n = add_process(child->signal, tasks, n, max);
+	rcu_read_unlock();
 	read_unlock(&tasklist_lock);
 
 	if (n > max) {
@@ -170,6 +302,12 @@ enum checkpoint_still checkpoint_task_still(struct task_struct *t)
 		still = CHECKPOINT_STILL_STOPPED;
 	unlock_task_sighand(t, &flags);
 	return still;
+}
+
+/* Whether somebody wants @t to stand still. */
+bool checkpoint_is_trapped(struct task_struct *t)
+{
+	return READ_ONCE(t->jobctl) & JOBCTL_TRAP_CHECKPOINT;
 }
 
 /* @t waits in wait_for_vfork_done() for @child: the completion lies on its kernel stack. */

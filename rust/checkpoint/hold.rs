@@ -55,7 +55,10 @@ use crate::{
         Place,
         Report, //
     },
-    tree, //
+    tree::{
+        self,
+        Scope, //
+    }, //
 };
 
 /// How long one wait for a task lasts before it is looked at again, in ms: most tasks announce
@@ -75,6 +78,8 @@ pub(crate) enum Still {
     JobStopped,
     /// Dead, its status not yet read by its parent.
     Zombie,
+    /// In checkpoint(2): it is the caller, and runs.
+    Caller,
     /// Inside vfork(2) (or clone with CLONE_VFORK), waiting for a child that stands still. The
     /// system call is not restartable: it goes on when the child execs or dies.
     VforkParent,
@@ -112,6 +117,14 @@ impl Held {
     /// How it stands still.
     pub(crate) fn state(&self) -> Still {
         self.still
+    }
+
+    /// The number of the child that it waits for in vfork(2), 0 for none.
+    pub(crate) fn vfork_child(&self) -> Pid {
+        match self.still {
+            Still::VforkParent => vfork_child(&self.task).map_or(0, |child| tid(&child)),
+            _ => 0,
+        }
     }
 }
 
@@ -154,6 +167,11 @@ fn killed() -> bool {
     unsafe { bindings::checkpoint_caller_killed() }
 }
 
+/// Whether `task` is the current one.
+fn is_caller(task: &Task) -> bool {
+    task.as_ptr() == Task::current_raw()
+}
+
 /// A task whose trap was set.
 struct Trap {
     task: ARef<Task>,
@@ -167,14 +185,16 @@ struct Trap {
 ///
 /// `mine` is sorted by address, and its tasks are those whose trap this object has set. Dropping
 /// it clears the traps that are not kept.
-struct Stopping<'a> {
-    root: &'a Task,
+struct Stopping {
+    scope: Arc<Scope>,
+    /// The caller may be one of the tasks.
+    caller: bool,
     mine: KVVec<Trap>,
     since: Instant<Monotonic>,
     timeout_ms: i64,
 }
 
-impl<'a> Stopping<'a> {
+impl Stopping {
     fn find(&self, task: &Task) -> Option<usize> {
         self.mine
             .binary_search_by(|t| by_address(&t.task, task))
@@ -191,7 +211,7 @@ impl<'a> Stopping<'a> {
         let me = Task::current_raw();
 
         // SAFETY: Both tasks are valid; `signal` is set once and compared only.
-        if unsafe { (*task.as_ptr()).signal == (*me).signal } {
+        if !self.caller && unsafe { (*task.as_ptr()).signal == (*me).signal } {
             report.problem(place, fmt!("is the caller"));
             return Err(EDEADLK);
         }
@@ -228,7 +248,7 @@ impl<'a> Stopping<'a> {
 
         // Look at all before touching one, so that a refusal disturbs nobody.
         for task in tasks {
-            if self.find(task).is_some() {
+            if self.find(task).is_some() || self.caller && is_caller(task) {
                 continue;
             }
             match self
@@ -283,29 +303,32 @@ impl<'a> Stopping<'a> {
     }
 
     /// How `task` stands still, `None` when it does not, or is gone.
-    fn state(task: &ARef<Task>, tasks: &KVVec<ARef<Task>>) -> Option<Still> {
+    fn state(task: &Task) -> Option<Still> {
+        if is_caller(task) {
+            return Some(Still::Caller);
+        }
         match still(task) {
             bindings::checkpoint_still_CHECKPOINT_STILL_TRAPPED => Some(Still::Trapped),
             bindings::checkpoint_still_CHECKPOINT_STILL_STOPPED => Some(Still::JobStopped),
             bindings::checkpoint_still_CHECKPOINT_STILL_ZOMBIE => Some(Still::Zombie),
             bindings::checkpoint_still_CHECKPOINT_STILL_NOT => {
-                let child = vfork_child(task)?;
-                // The child is waited for on its own account, if it is ours.
-                tasks
-                    .iter()
-                    .any(|t| t.as_ptr() == child.as_ptr())
-                    .then_some(Still::VforkParent)
+                // The child is waited for on its own account, if it is one of the tree; others are
+                // not held.
+                // SAFETY: It is a valid task.
+                vfork_child(task)
+                    .filter(|child| unsafe { bindings::checkpoint_is_trapped(child.as_ptr()) })?;
+                Some(Still::VforkParent)
             }
             _ => None,
         }
     }
 
     /// Waits until `task` stands still or is gone (false), or the time is up (ETIMEDOUT).
-    fn wait(&self, task: &ARef<Task>, tasks: &KVVec<ARef<Task>>) -> Result<bool> {
+    fn wait(&self, task: &Task) -> Result<bool> {
         let mut slice = WAIT_MIN;
 
         loop {
-            if let Some(state) = Self::state(task, tasks) {
+            if let Some(state) = Self::state(task) {
                 if inactive(task, state) {
                     return Ok(true);
                 }
@@ -339,7 +362,7 @@ impl<'a> Stopping<'a> {
         let before = report.count();
 
         for task in tasks {
-            if Self::state(task, tasks).is_some() {
+            if Self::state(task).is_some() {
                 continue;
             }
             // SAFETY: `task` is a valid task.
@@ -358,7 +381,11 @@ impl<'a> Stopping<'a> {
     fn run(&mut self, armed: impl FnOnce(), report: &mut Report) -> Result<KVVec<Held>> {
         let mut armed = Some(armed);
         loop {
-            let tasks = tree::walk(self.root)?;
+            let tasks = tree::walk(&self.scope)?;
+            if tasks.is_empty() {
+                report.problem(Place::Tree, fmt!("is gone"));
+                return Err(ESRCH);
+            }
             if killed() {
                 return Err(EINTR);
             }
@@ -378,7 +405,7 @@ impl<'a> Stopping<'a> {
 
             let mut settled = true;
             for task in &tasks {
-                match self.wait(task, &tasks) {
+                match self.wait(task) {
                     Ok(still) => settled &= still,
                     Err(e) => {
                         if e == ETIMEDOUT {
@@ -389,7 +416,7 @@ impl<'a> Stopping<'a> {
                 }
             }
             // Somebody was reaped, or came to belong to the tree.
-            if !settled || !tree::same(&tasks, &tree::walk(self.root)?) {
+            if !settled || !tree::same(&tasks, &tree::walk(&self.scope)?) {
                 continue;
             }
             if let Some(held) = self.settle(&tasks, report)? {
@@ -408,7 +435,7 @@ impl<'a> Stopping<'a> {
         let mut refused = Ok(());
 
         for task in tasks {
-            let Some(still) = Self::state(task, tasks) else {
+            let Some(still) = Self::state(task) else {
                 return Ok(None);
             };
             let pid = tid(task);
@@ -435,9 +462,11 @@ impl<'a> Stopping<'a> {
             )?;
         }
         refused?;
-        if held.iter().all(|h| h.still == Still::Zombie) {
-            report.problem(Place::Task(tid(self.root)), fmt!("has exited"));
-            return Err(ESRCH);
+        if let Some(first) = held.first() {
+            if held.iter().all(|h| h.still == Still::Zombie) {
+                report.problem(Place::Task(first.pid), fmt!("has exited"));
+                return Err(ESRCH);
+            }
         }
         Ok(Some(held))
     }
@@ -453,7 +482,7 @@ impl<'a> Stopping<'a> {
     }
 }
 
-impl Drop for Stopping<'_> {
+impl Drop for Stopping {
     fn drop(&mut self) {
         for trap in self.mine.iter().filter(|t| !t.kept) {
             trap_clear(&trap.task);
@@ -467,7 +496,7 @@ fn inactive(task: &Task, state: Still) -> bool {
         Still::Trapped => bindings::checkpoint_still_CHECKPOINT_STILL_TRAPPED,
         Still::JobStopped => bindings::checkpoint_still_CHECKPOINT_STILL_STOPPED,
         Still::VforkParent => bindings::checkpoint_still_CHECKPOINT_STILL_VFORK,
-        Still::Zombie => return true,
+        Still::Zombie | Still::Caller => return true,
     };
 
     // SAFETY: `task` is a valid task.
@@ -477,7 +506,7 @@ fn inactive(task: &Task, state: Still) -> bool {
 /// What a [`Hold`] and its descriptor share.
 #[pin_data]
 struct Inner {
-    root: ARef<Task>,
+    scope: Arc<Scope>,
     tasks: KVVec<Held>,
     since: Instant<Monotonic>,
     lease_ms: u32,
@@ -552,7 +581,8 @@ pub(crate) struct Control {
 }
 
 impl Hold {
-    /// Stops the process of `root`, its threads and all their descendants.
+    /// Stops the processes of `scope`, their threads and all their descendants; but not the `caller`,
+    /// should it be one of them and that be permitted.
     ///
     /// Takes `timeout_ms` at most. The hold ends when it is released or dropped, when the
     /// caller's process dies, and when it was not renewed for `lease_ms`.
@@ -562,41 +592,40 @@ impl Hold {
     /// EOPNOTSUPP: a task is traced, or is not one of user space. ETIMEDOUT: a task did not stand
     /// still in time. ESRCH: the process is gone. EINTR: the caller was killed.
     pub(crate) fn stop(
-        root: &Task,
+        scope: Scope,
+        caller: bool,
         timeout_ms: u32,
         lease_ms: u32,
         report: &mut Report,
     ) -> Result<Hold> {
-        Self::stop_when(root, timeout_ms, lease_ms, || (), report)
+        Self::stop_when(scope, caller, timeout_ms, lease_ms, || (), report)
     }
 
     /// As [`Hold::stop`], and calls `armed` as soon as every task found has its trap set: tasks that
     /// wait for the caller may be let go then, and stop before they are in user mode.
     pub(crate) fn stop_when(
-        root: &Task,
+        scope: Scope,
+        caller: bool,
         timeout_ms: u32,
         lease_ms: u32,
         armed: impl FnOnce(),
         report: &mut Report,
     ) -> Result<Hold> {
-        if tid(root) == 0 {
-            // Gone, or of a pid namespace that the caller does not see.
-            return Err(ESRCH);
-        }
-
         // INVARIANT: No trap is set yet.
         let mut stopping = Stopping {
-            root,
+            scope: Arc::new(scope, GFP_KERNEL)?,
+            caller,
             mine: KVVec::new(),
             since: Instant::now(),
             timeout_ms: i64::from(timeout_ms),
         };
         let since = stopping.since;
+        let scope = stopping.scope.clone();
         let tasks = stopping.run(armed, report)?;
 
         let inner = Arc::pin_init(
             try_pin_init!(Inner {
-                root: root.into(),
+                scope,
                 tasks,
                 since,
                 lease_ms,
@@ -638,13 +667,13 @@ impl Hold {
             return Err(EAGAIN);
         }
 
-        let now = tree::walk(&inner.root)?;
+        let now = tree::walk(&inner.scope)?;
         if now.len() != inner.tasks.len() {
             report.problem(Place::Tree, fmt!("has changed"));
             result = Err(EAGAIN);
         }
         for held in &inner.tasks {
-            let change = match Stopping::state(&held.task, &now) {
+            let change = match Stopping::state(&held.task) {
                 Some(still) if still == held.still => None,
                 Some(Still::Zombie) => Some("was killed"),
                 Some(_) => Some("was continued"),
@@ -785,7 +814,7 @@ impl Control {
         kernel::seq_print!(
             m,
             "hold-root:\t{}\nhold-tasks:\t{}\nhold-opener:\t{}\nhold-lease-ms:\t{}\n",
-            tid(&inner.root),
+            inner.tasks.first().map_or(0, |held| held.pid),
             if ended { 0 } else { inner.tasks.len() },
             opener,
             inner.lease_ms,

@@ -75,14 +75,62 @@ void checkpoint_set_umask(int umask)
 }
 
 /*
+ * Fill @tgids with the processes that are in the group or session (@type) of number @nr, as current
+ * sees them, and return how many they are; more than @max are not listed. @lives tells whether the
+ * process that it is named after is one of those that exist.
+ */
+size_t checkpoint_group_members(pid_t nr, enum pid_type type, pid_t *tgids, size_t max, bool *lives)
+{
+	struct task_struct *task;
+	struct pid *group;
+	size_t n = 0;
+
+	guard(read_lock)(&tasklist_lock);
+	group = find_vpid(nr);
+	*lives = group && pid_has_task(group, PIDTYPE_PID);
+	do_each_pid_task(group, type, task) {
+		if (n < max)
+			tgids[n] = task_tgid_vnr(task);
+		n++;
+	} while_each_pid_task(group, type, task);
+	return n;
+}
+
+/* A number for a group or session whose leader is gone, or NULL when there is one; or an error. */
+static struct pid *missing_pid(pid_t nr)
+{
+	scoped_guard(rcu) {
+		if (!nr || find_vpid(nr))
+			return NULL;
+	}
+	return alloc_pid(task_active_pid_ns(current), &nr, 1);
+}
+
+static void free_unused_pid(struct pid *pid)
+{
+	if (pid && !pid_has_task(pid, PIDTYPE_PGID) && !pid_has_task(pid, PIDTYPE_SID))
+		free_pid(pid);
+}
+
+/*
  * Move @task, the leader of a thread group that has not run in user mode yet, into the process
- * group and the session with these numbers in the pid namespace of current, or leave it (0).
+ * group and the session with these numbers in the pid namespace of current, or leave it (0). A number
+ * that nobody has is taken, which needs what clone3(2) asks for set_tid.
  */
 int checkpoint_set_ids(struct task_struct *task, pid_t pgid, pid_t sid)
 {
 	struct pid *pids[PIDTYPE_MAX] = {};
-	struct pid *pgrp, *session;
+	struct pid *pgrp, *session, *new_session, *new_pgrp;
 	int err = 0;
+
+	new_session = missing_pid(sid);
+	if (IS_ERR(new_session))
+		return PTR_ERR(new_session);
+	new_pgrp = missing_pid(pgid);
+	if (IS_ERR(new_pgrp)) {
+		free_unused_pid(new_session);
+		return PTR_ERR(new_pgrp);
+	}
 
 	write_lock_irq(&tasklist_lock);
 	pgrp = pgid ? find_vpid(pgid) : task_pgrp(task);
@@ -101,6 +149,8 @@ int checkpoint_set_ids(struct task_struct *task, pid_t pgid, pid_t sid)
 	}
 	write_unlock_irq(&tasklist_lock);
 	free_pids(pids);
+	free_unused_pid(new_session);
+	free_unused_pid(new_pgrp);
 	return err;
 }
 
@@ -143,11 +193,255 @@ void checkpoint_wait_dead(struct task_struct *task)
 		kernel_wait4(task_pid_vnr(task), NULL, __WALL | WNOHANG, NULL);
 }
 
-/* The signal_struct of the parent of @task, as an identity. */
-const void *checkpoint_parent_signal(struct task_struct *task)
+/* Wait, killably, until @task, which ends by itself, is dead and off its CPU. */
+int checkpoint_wait_exited(struct task_struct *task)
+{
+	while (!wait_task_inactive(task, TASK_DEAD)) {
+		schedule_timeout_killable(1);
+		if (fatal_signal_pending(current))
+			return -EINTR;
+	}
+	return 0;
+}
+
+/* From now on the parent of @task gets @sig at its death; for one that is dead it is too late. */
+void checkpoint_set_exit_signal(struct task_struct *task, int sig)
+{
+	guard(write_lock_irq)(&tasklist_lock);
+	task->exit_signal = sig;
+}
+
+/*
+ * The parent of @task, as an identity: it may be used only if it is known to stay, as those do that
+ * are held.
+ */
+struct task_struct *checkpoint_parent(struct task_struct *task)
 {
 	guard(rcu)();
-	return rcu_dereference(task->real_parent)->signal;
+	return rcu_dereference(task->real_parent);
+}
+
+/* The table of that kind that @task has, as an identity. */
+const void *checkpoint_table(struct task_struct *task, enum checkpoint_table table)
+{
+	switch (table) {
+	case CHECKPOINT_TABLE_MM:
+		return READ_ONCE(task->mm);
+	case CHECKPOINT_TABLE_FILES:
+		return READ_ONCE(task->files);
+	case CHECKPOINT_TABLE_FS:
+		return READ_ONCE(task->fs);
+	case CHECKPOINT_TABLE_SIGHAND:
+		return READ_ONCE(task->sighand);
+	}
+	return NULL;
+}
+
+/* How many references there are to it, most of them by tasks. */
+size_t checkpoint_table_users(struct task_struct *task, enum checkpoint_table table)
+{
+	struct sighand_struct *sighand;
+
+	guard(task_lock)(task);
+	guard(rcu)();
+	switch (table) {
+	case CHECKPOINT_TABLE_MM:
+		return task->mm ? atomic_read(&task->mm->mm_users) : 0;
+	case CHECKPOINT_TABLE_FILES:
+		return task->files ? atomic_read(&task->files->count) : 0;
+	case CHECKPOINT_TABLE_FS:
+		return task->fs ? READ_ONCE(task->fs->users) : 0;
+	case CHECKPOINT_TABLE_SIGHAND:
+		sighand = rcu_dereference(task->sighand);
+		return sighand ? refcount_read(&sighand->count) : 0;
+	}
+	return 0;
+}
+
+/*
+ * Fill @pids with the numbers of the tasks that have the same table as @task, as current sees them,
+ * and return how many they are, @max at most.
+ */
+size_t checkpoint_find_users(struct task_struct *task, enum checkpoint_table table, pid_t *pids,
+			     size_t max)
+{
+	const void *wanted = checkpoint_table(task, table);
+	struct task_struct *process, *thread;
+	size_t n = 0;
+
+	if (!wanted)
+		return 0;
+	guard(rcu)();
+	for_each_process_thread(process, thread) {
+		if (checkpoint_table(thread, table) == wanted && n < max)
+			pids[n++] = task_pid_vnr(thread);
+	}
+	return n;
+}
+
+/* The semaphore adjustments of @task, as an identity; NULL for none. */
+const void *checkpoint_sem_undo(struct task_struct *task)
+{
+#ifdef CONFIG_SYSVIPC
+	return task->sysvsem.undo_list;
+#else
+	return NULL;
+#endif
+}
+
+/* Orphans among the descendants of current, which has none yet, become its children. */
+void checkpoint_set_subreaper(void)
+{
+	current->signal->is_child_subreaper = 1;
+}
+
+/*
+ * Let @task use the descriptors of @owner. Neither does meanwhile: they wait for the caller, or are
+ * being killed. -ESRCH: one has none any more.
+ */
+int checkpoint_share_files(struct task_struct *task, struct task_struct *owner)
+{
+	struct files_struct *files, *old;
+
+	scoped_guard(task_lock, owner) {
+		files = owner->files;
+		if (files)
+			atomic_inc(&files->count);
+	}
+	if (!files)
+		return -ESRCH;
+	scoped_guard(task_lock, task) {
+		old = task->files;
+		if (old)
+			swap(task->files, files);
+	}
+	put_files_struct(files);
+	return old ? 0 : -ESRCH;
+}
+
+static int change_users(struct fs_struct *fs, int change)
+{
+	int users;
+
+	read_seqlock_excl(&fs->seq);
+	fs->users += change;
+	users = fs->users;
+	read_sequnlock_excl(&fs->seq);
+	return users;
+}
+
+/* The same for working directory and umask. */
+int checkpoint_share_fs(struct task_struct *task, struct task_struct *owner)
+{
+	struct fs_struct *fs, *old;
+
+	scoped_guard(task_lock, owner) {
+		fs = owner->fs;
+		if (fs)
+			change_users(fs, 1);
+	}
+	if (!fs)
+		return -ESRCH;
+	scoped_guard(task_lock, task) {
+		old = task->fs;
+		if (old) {
+			task->fs = fs;
+			task->real_fs = fs;
+			fs = old;
+		}
+	}
+	if (!change_users(fs, -1))
+		free_fs_struct(fs);
+	return old ? 0 : -ESRCH;
+}
+
+/*
+ * What the parent of @task's process may be told of it, and has not been: that it was @continued, or,
+ * while it is @stopped, the signal @code that stopped it.
+ */
+void checkpoint_set_stopped(struct task_struct *task, bool stopped, bool continued, int code)
+{
+	struct signal_struct *signal = task->signal;
+	unsigned long flags;
+
+	if ((!stopped && !continued && !code) || !lock_task_sighand(task, &flags))
+		return;
+	if (!(signal->flags & SIGNAL_GROUP_EXIT)) {
+		if (stopped)
+			signal->flags |= SIGNAL_STOP_STOPPED;
+		if (continued)
+			signal->flags |= SIGNAL_STOP_CONTINUED;
+		signal->group_exit_code = code;
+	}
+	unlock_task_sighand(task, &flags);
+}
+
+/*
+ * Stop @task by @sig on its way to user mode. One that was @stopped does so without a word, another
+ * completes the stop of its process, of which the parent is told then.
+ */
+void checkpoint_stop_task(struct task_struct *task, int sig, bool stopped)
+{
+	unsigned long flags, jobctl = sig | JOBCTL_STOP_PENDING;
+
+	if (!stopped)
+		jobctl |= JOBCTL_STOP_CONSUME;
+	if (!lock_task_sighand(task, &flags))
+		return;
+	if (task_set_jobctl_pending(task, jobctl) && !stopped)
+		task->signal->group_stop_count++;
+	unlock_task_sighand(task, &flags);
+}
+
+/*
+ * Wait, killably, until @task is stopped and off its CPU; unless it has been continued since it was
+ * told to.
+ */
+int checkpoint_wait_stopped(struct task_struct *task)
+{
+	while (!wait_task_inactive(task, __TASK_STOPPED)) {
+		if (READ_ONCE(task->exit_state))
+			return -ESRCH;
+		if (!(READ_ONCE(task->jobctl) & (JOBCTL_STOP_PENDING | JOBCTL_STOPPED)))
+			return 0;
+		schedule_timeout_killable(1);
+		if (fatal_signal_pending(current))
+			return -EINTR;
+	}
+	return 0;
+}
+
+/* From now on @done, on the stack of current, tells of the exec or the end of @child. */
+void checkpoint_vfork_begin(struct task_struct *child, struct completion *done)
+{
+	init_completion(done);
+	guard(task_lock)(child);
+	/* Set before mm_release() looks for the completion, with the same lock. */
+	if (child->flags & PF_EXITING)
+		complete(done);
+	else
+		child->vfork_done = done;
+}
+
+/*
+ * Do as wait_for_vfork_done(), or, unless @wait, give up. Whether it was given up, or current is being
+ * killed.
+ */
+int checkpoint_vfork_end(struct task_struct *child, struct completion *done, bool wait)
+{
+	int err = -EINTR;
+
+	if (wait) {
+		cgroup_enter_frozen();
+		err = wait_for_completion_state(done, TASK_KILLABLE | TASK_FREEZABLE);
+		cgroup_leave_frozen(false);
+	}
+	if (err) {
+		guard(task_lock)(child);
+		if (child->vfork_done == done)
+			child->vfork_done = NULL;
+	}
+	return err;
 }
 
 /*

@@ -63,9 +63,8 @@ fn vdso_id() -> ([u8; ID_LEN], u32) {
 
 /// Saves the machine, and refuses tasks in other namespaces than the caller's.
 pub(crate) fn save(saver: &mut Saver<'_>, tasks: &[Held]) -> Result {
-    let Some(root) = tasks.first() else {
-        return Err(ESRCH);
-    };
+    let lives = |held: &&Held| held.state() != Still::Zombie;
+    let root = tasks.iter().find(lives).ok_or(ESRCH)?;
     for held in tasks {
         check_namespaces(saver, root, held);
     }

@@ -22,7 +22,7 @@ pub(crate) enum Class {
     Sock,
     AnonName,
     MemPolicy,
-    Process,
+    Task,
 }
 
 /// Objects seen so far, by identity.

@@ -7,7 +7,6 @@ use kernel::{
     fs::File,
     new_mutex,
     prelude::*,
-    rbtree::RBTree,
     sync::{
         aref::ARef,
         Mutex, //
@@ -29,6 +28,8 @@ use crate::{
     image::{
         self,
         record::{
+            process_flags,
+            task_flags,
             AnonName,
             Cred,
             Dispatch,
@@ -159,7 +160,7 @@ pub(crate) struct Opening<'a> {
     pub(crate) pipes: KVVec<(u32, Pending)>,
     /// Unix sockets that are being made.
     pub(crate) sockets: Sockets,
-    tasks: &'a RBTree<Pid, ()>,
+    by_tid: &'a [(Pid, usize)],
 }
 
 impl<'a> Opening<'a> {
@@ -168,7 +169,7 @@ impl<'a> Opening<'a> {
             policy: blueprint.policy,
             report,
             relocations: &blueprint.relocations,
-            tasks: &blueprint.tids,
+            by_tid: &blueprint.by_tid,
             sockets: Sockets::new(),
             truncate: KVVec::new(),
             pipes: KVVec::new(),
@@ -177,7 +178,9 @@ impl<'a> Opening<'a> {
 
     /// Whether a task of the image has this number.
     pub(crate) fn is_task(&self, pid: Pid) -> bool {
-        self.tasks.get(&pid).is_some()
+        self.by_tid
+            .binary_search_by_key(&pid, |(tid, _)| *tid)
+            .is_ok()
     }
 
     /// Where `path` of the image leads now, by the first relocation that fits.
@@ -228,8 +231,10 @@ pub(crate) struct ProcessPlan {
     record: Index,
     /// Numbers of its tasks among all tasks, the leader first.
     pub(crate) tasks: KVVec<usize>,
-    /// Numbers of its children among all processes.
-    pub(crate) children: KVVec<usize>,
+    /// The first of them that has not ended, who makes what all of them share.
+    pub(crate) head: Option<usize>,
+    /// What its leader shares with its creator from the start, as flags of clone(2).
+    pub(crate) clone_flags: u32,
     /// Its shared pending signals.
     signals: Option<Index>,
     /// Its POSIX timers.
@@ -243,6 +248,8 @@ pub(crate) struct TaskPlan {
     record: Index,
     /// Number of its process among all processes.
     pub(crate) process: usize,
+    /// Numbers of the processes that it creates: its children, or some of its siblings.
+    pub(crate) creates: KVVec<usize>,
     registers: Option<Index>,
     xstate: KVec<Index>,
     signals: Option<Index>,
@@ -264,8 +271,13 @@ pub(crate) struct Blueprint {
     record_of: KVVec<Index>,
     pub(crate) processes: KVVec<ProcessPlan>,
     pub(crate) tasks: KVVec<TaskPlan>,
-    /// Numbers of the tasks.
-    tids: RBTree<Pid, ()>,
+    /// Numbers of the processes that the coordinator creates.
+    pub(crate) roots: KVVec<usize>,
+    /// Of an object that several have, the number of the first: of the process that has an Mm or a
+    /// Sighand, of the task that has a Files or an Fs. In the order of the objects' ids.
+    owner: KVVec<usize>,
+    /// Tids and numbers of all tasks, ascending.
+    by_tid: KVVec<(Pid, usize)>,
     /// Open files, shared memory and working directories, in the order of the objects' ids; until
     /// the tree has them.
     open: Pin<KBox<Mutex<KVVec<Option<ARef<File>>>>>>,
@@ -376,7 +388,9 @@ impl Blueprint {
             record_of: KVVec::new(),
             processes: KVVec::new(),
             tasks: KVVec::new(),
-            tids: RBTree::new(),
+            roots: KVVec::new(),
+            owner: KVVec::new(),
+            by_tid: KVVec::new(),
             open: KBox::pin_init(new_mutex!(open), GFP_KERNEL)?,
             supplied: KVVec::new(),
             relocations: KVVec::new(),
@@ -399,22 +413,21 @@ impl Blueprint {
             let at = self.records.len();
             if record.id != 0 {
                 self.record_of.push(at, GFP_KERNEL_ACCOUNT)?;
+                self.owner.push(usize::MAX, GFP_KERNEL_ACCOUNT)?;
                 position.push(usize::MAX, GFP_KERNEL_ACCOUNT)?;
             }
             match record.kind {
                 Kind::Process => {
                     let (process, _) = get::<Process>(&record)?;
                     let number = self.processes.len();
-                    if process.parent.get() != 0 {
-                        let parent = self.lookup(&position, process.parent.get())?;
-                        let parent = self.processes.get_mut(parent).ok_or(EINVAL)?;
-                        parent.children.push(number, GFP_KERNEL_ACCOUNT)?;
-                    }
+                    self.own(process.mm.get(), number)?;
+                    self.own(process.sighand.get(), number)?;
                     *position.as_mut_slice().last_mut().ok_or(EINVAL)? = number;
                     let process = ProcessPlan {
                         record: at,
                         tasks: KVVec::new(),
-                        children: KVVec::new(),
+                        head: None,
+                        clone_flags: 0,
                         signals: None,
                         timers: None,
                         usage: None,
@@ -426,14 +439,20 @@ impl Blueprint {
                     let (task, _) = get::<Task>(&record)?;
                     let process = self.lookup(&position, task.process.get())?;
                     let number = self.tasks.len();
-                    self.tids
-                        .try_create_and_insert(task.tid.get(), (), GFP_KERNEL_ACCOUNT)?;
+                    self.own(task.files.get(), number)?;
+                    self.own(task.fs.get(), number)?;
                     *position.as_mut_slice().last_mut().ok_or(EINVAL)? = number;
                     let plan = self.processes.get_mut(process).ok_or(EINVAL)?;
                     plan.tasks.push(number, GFP_KERNEL_ACCOUNT)?;
+                    if plan.head.is_none() && !has_exited(task) {
+                        plan.head = Some(number);
+                    }
+                    self.by_tid
+                        .push((task.tid.get(), number), GFP_KERNEL_ACCOUNT)?;
                     let task = TaskPlan {
                         record: at,
                         process,
+                        creates: KVVec::new(),
                         registers: None,
                         xstate: KVec::new(),
                         signals: None,
@@ -507,7 +526,117 @@ impl Blueprint {
             }
             self.records.push(record, GFP_KERNEL_ACCOUNT)?;
         }
+        self.by_tid.as_mut_slice().sort_unstable();
+        let twice = |pair: &[(Pid, usize)]| matches!(pair, [a, b] if a.0 == b.0);
+        if self.by_tid.windows(2).any(twice) {
+            return Err(EINVAL);
+        }
+        self.find_creators(&position)
+    }
+
+    /// Notes that process or task number `number` has object `id`, if it has one.
+    fn own(&mut self, id: u32, number: usize) -> Result {
+        if id != 0 {
+            let index = self.objects.index(id).ok_or(EINVAL)?;
+            let owner = self.owner.get_mut(index).ok_or(EINVAL)?;
+            *owner = number.min(*owner);
+        }
         Ok(())
+    }
+
+    /// Finds out who creates each process.
+    fn find_creators(&mut self, position: &[usize]) -> Result {
+        for number in 0..self.processes.len() {
+            let (creator, clone_flags) = self.creator(position, number)?;
+            let list = match creator {
+                Some(task) => &mut self.tasks.get_mut(task).ok_or(EINVAL)?.creates,
+                None => &mut self.roots,
+            };
+            list.push(number, GFP_KERNEL_ACCOUNT)?;
+            self.processes.get_mut(number).ok_or(EINVAL)?.clone_flags = clone_flags;
+        }
+        Ok(())
+    }
+
+    /// The task that creates process number `number`, `None` for the coordinator, and what the two
+    /// share: [`process::save`] has the rule.
+    fn creator(&self, position: &[usize], number: usize) -> Result<(Option<usize>, u32)> {
+        let process = self.process(number)?;
+        let parent = match process.parent.get() {
+            0 => None,
+            id => Some(self.lookup(position, id)?),
+        };
+        if let Some(parent) = parent {
+            if has_exited(self.task(parent)?) {
+                return Err(EINVAL);
+            }
+        }
+        let (mm, sighand) = (process.mm.get(), process.sighand.get());
+        let own_actions = sighand == 0 || self.owner(sighand)? == number;
+        if mm == 0 || self.owner(mm)? == number {
+            return own_actions.then_some((parent, 0)).ok_or(EINVAL);
+        }
+        let shares = |other: usize| {
+            let other = self.process(other).ok()?;
+            let same_actions = other.sighand.get() == sighand;
+            (other.mm.get() == mm && (same_actions || own_actions)).then_some(if same_actions {
+                bindings::CLONE_VM | bindings::CLONE_SIGHAND
+            } else {
+                bindings::CLONE_VM
+            })
+        };
+        let of_parent = parent.and_then(|parent| self.tasks.get(parent));
+        if let Some(flags) = of_parent.and_then(|parent| shares(parent.process)) {
+            return Ok((parent, flags));
+        }
+        let first = self.owner(mm)?;
+        let flags = shares(first).ok_or(EINVAL)?;
+        if self.process(first)?.parent.get() != process.parent.get() {
+            return Err(EINVAL);
+        }
+        Ok((Some(self.leader(first)?), flags | bindings::CLONE_PARENT))
+    }
+
+    /// The number of the first process or task that has object `id`.
+    pub(crate) fn owner(&self, id: u32) -> Result<usize> {
+        let index = self.objects.index(id).ok_or(EINVAL)?;
+        self.owner.get(index).copied().ok_or(EINVAL)
+    }
+
+    /// The leader of process number `number`.
+    pub(crate) fn leader(&self, number: usize) -> Result<usize> {
+        let process = self.processes.get(number).ok_or(EINVAL)?;
+        process.tasks.first().copied().ok_or(EINVAL)
+    }
+
+    /// The task for whose exec or end task number `index` waits in vfork(2).
+    pub(crate) fn vfork_child(&self, index: usize) -> Option<usize> {
+        match self.task(index).ok()?.vfork_child.get() {
+            0 => None,
+            tid => self.by_tid(tid),
+        }
+    }
+
+    /// The signal that stops task number `index`, and whether it has done so already.
+    pub(crate) fn stop(&self, index: usize) -> Option<(i32, bool)> {
+        let process = self.process(self.tasks.get(index)?.process).ok()?;
+        let signal = process.stop_signal.get() as i32;
+        let stopped = self.task(index).ok()?.flags.get() & task_flags::STOPPED != 0;
+        (signal != 0).then_some((signal, stopped))
+    }
+
+    /// Whether task number `index` is stopped by job control.
+    pub(crate) fn is_stopped(&self, index: usize) -> bool {
+        matches!(self.stop(index), Some((_, true)))
+    }
+
+    /// The number of the task with this tid.
+    fn by_tid(&self, tid: Pid) -> Option<usize> {
+        let at = self
+            .by_tid
+            .binary_search_by_key(&tid, |(tid, _)| *tid)
+            .ok()?;
+        self.by_tid.get(at).map(|(_, number)| *number)
     }
 
     fn lookup(&self, position: &[usize], id: u32) -> Result<usize> {
@@ -536,6 +665,15 @@ impl Blueprint {
     /// Process number `index`.
     pub(crate) fn process(&self, index: usize) -> Result<&Process> {
         Ok(self.at(self.processes.get(index).ok_or(EINVAL)?.record)?.0)
+    }
+
+    /// The process of task number `index`, if the task is its head.
+    pub(crate) fn heads(&self, index: usize) -> Option<&Process> {
+        let process = self.processes.get(self.tasks.get(index)?.process)?;
+        if process.head != Some(index) {
+            return None;
+        }
+        Some(self.at(process.record).ok()?.0)
     }
 
     /// Task number `index`.
@@ -769,6 +907,13 @@ impl Blueprint {
         first = first.and(self.check_usage(report));
         first = first.and(self.check_inherited(report));
         let pids = self.check_pids(report);
+        let pids = pids.and(self.check_groups(report));
+        self.check_vfork().inspect_err(|_| {
+            report.problem(
+                Place::Image,
+                fmt!("impossible vfork: the image is malformed"),
+            );
+        })?;
         let files = self.open_early(report);
         let fds = self.check_supplied(report);
         pids.and(files).and(fds).and(first)
@@ -834,6 +979,93 @@ impl Blueprint {
         }
         if report.count() != before {
             return Err(EPERM);
+        }
+        Ok(())
+    }
+
+    /// Checks the groups and sessions of the tree: those named after none of its processes need numbers
+    /// that are free, and a group is part of one session.
+    fn check_groups(&self, report: &mut Report) -> Result {
+        let mut groups = KVVec::new();
+        let mut numbers = KVVec::new();
+        let mut possible = true;
+        for number in 0..self.processes.len() {
+            let process = self.process(number)?;
+            let flags = process.flags.get();
+            let inside = |bit, id: &zerocopy::little_endian::I32| {
+                Some(id.get()).filter(|_| flags & bit == 0)
+            };
+            let sid = inside(process_flags::SID_OUTSIDE, &process.sid);
+            let pgid = inside(process_flags::PGID_OUTSIDE, &process.pgid);
+            let tgid = Some(process.tgid.get());
+            possible &= (pgid.is_some() || sid.is_none()) && (sid != tgid || pgid == tgid);
+            if let Some(pgid) = pgid {
+                groups.push((pgid, sid), GFP_KERNEL)?;
+            }
+            for id in [pgid, sid].into_iter().flatten() {
+                possible &= id > 0;
+                match self.by_tid(id) {
+                    None => numbers.push(id, GFP_KERNEL)?,
+                    Some(task) => {
+                        let of = self.tasks.get(task).ok_or(EINVAL)?.process;
+                        possible &= self.leader(of)? == task;
+                    }
+                }
+            }
+        }
+        groups.as_mut_slice().sort_unstable();
+        possible &= !groups
+            .windows(2)
+            .any(|pair| matches!(pair, [a, b] if a.0 == b.0 && a.1 != b.1));
+        if !possible {
+            report.problem(
+                Place::Image,
+                fmt!("impossible groups or sessions: the image is malformed"),
+            );
+            return Err(EINVAL);
+        }
+        numbers.as_mut_slice().sort_unstable();
+        let mut result = Ok(());
+        let mut last = 0;
+        for id in numbers
+            .into_iter()
+            .filter(|id| core::mem::replace(&mut last, *id) != *id)
+        {
+            // SAFETY: The function looks for a number in the caller's pid namespace.
+            if unsafe { bindings::checkpoint_pid_taken(id) } {
+                report.problem(
+                    Place::Tree,
+                    fmt!(
+                        "number {id} of a group or session is taken; rstr --new-pidns has all \
+                         numbers free"
+                    ),
+                );
+                result = Err(EEXIST);
+            }
+        }
+        result
+    }
+
+    /// Checks that those who wait in vfork(2) wait for a task of their own that has not ended.
+    fn check_vfork(&self) -> Result {
+        let mut children = KVVec::new();
+        for index in 0..self.tasks.len() {
+            let record = self.task(index)?;
+            if record.vfork_child.get() == 0 {
+                continue;
+            }
+            let child = self.vfork_child(index).ok_or(EINVAL)?;
+            if child == index || has_exited(record) || has_exited(self.task(child)?) {
+                return Err(EINVAL);
+            }
+            children.push(child, GFP_KERNEL)?;
+        }
+        children.as_mut_slice().sort_unstable();
+        if children
+            .windows(2)
+            .any(|pair| matches!(pair, [a, b] if a == b))
+        {
+            return Err(EINVAL);
         }
         Ok(())
     }
@@ -1031,17 +1263,23 @@ impl Blueprint {
         for index in 0..self.processes.len() {
             let process = self.process(index)?;
             let place = Place::Task(process.tgid.get());
-            if process.flags.get() & SID_OUTSIDE != 0 {
+            let flags = process.flags.get();
+            if flags & PGID_OUTSIDE != 0 {
                 report.note(
                     place,
                     fmt!("joins the session and process group of the caller"),
                 );
-            } else if process.flags.get() & PGID_OUTSIDE != 0 {
-                report.note(place, fmt!("joins the process group of the caller"));
+            } else if flags & SID_OUTSIDE != 0 {
+                report.note(place, fmt!("joins the session of the caller"));
             }
         }
         Ok(())
     }
+}
+
+/// Whether a task has ended.
+pub(crate) fn has_exited(task: &Task) -> bool {
+    task.flags.get() & task_flags::EXITED != 0
 }
 
 fn get<'a, T: Record>(record: &RecordRef<'a>) -> Result<(&'a T, &'a [u8])> {

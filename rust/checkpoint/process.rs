@@ -4,6 +4,7 @@
 
 use kernel::{
     bindings,
+    ffi::c_void,
     prelude::*,
     task::Pid, //
 };
@@ -12,7 +13,10 @@ use zerocopy::FromZeros;
 
 use crate::{
     attributes,
-    hold::Held,
+    hold::{
+        Held,
+        Still, //
+    },
     image::record::{
         process_flags,
         Itimer,
@@ -28,6 +32,7 @@ use crate::{
     save::Saver,
     sighand,
     signals,
+    task,
     timers,
     usage, //
 };
@@ -79,17 +84,13 @@ impl Inherited {
     }
 }
 
-/// Refuses state of a process that has no place in an image.
+/// Refuses state of a process that has not ended and that has no place in an image.
 fn refuse(saver: &mut Saver<'_>, held: &Held) {
     let place = Place::Task(held.pid());
     // SAFETY: `held` keeps its task, which keeps its `signal` and stands still.
     let found = unsafe {
         let signal = (*held.as_raw()).signal;
         [
-            (
-                bindings::checkpoint_is_subreaper(held.as_raw()),
-                "PR_SET_CHILD_SUBREAPER",
-            ),
             (
                 (*signal).leader != 0 && !(*signal).tty.is_null(),
                 "controlling terminal",
@@ -101,26 +102,96 @@ fn refuse(saver: &mut Saver<'_>, held: &Held) {
     }
 }
 
-/// Saves the process that `leader` leads, and returns its number.
+/// What the processes of an address space need to know of the first that has it.
+pub(crate) struct First {
+    tgid: Pid,
+    pub(crate) parent: *mut bindings::task_struct,
+    sighand: *mut bindings::sighand_struct,
+    pub(crate) sem_undo: *const c_void,
+}
+
+/// Saves address space and signal actions of the process of `head`, a thread that has not ended.
 ///
-/// Returns `None` when something was refused.
-pub(crate) fn save(saver: &mut Saver<'_>, leader: &Held) -> Result<Option<u32>> {
-    refuse(saver, leader);
-    let mm = mm::save(saver, leader)?;
-    let sighand = sighand::save(saver, leader)?;
+/// At a restart a process is created either by its parent, or, with CLONE_PARENT, by the first
+/// process that has the same address space, if that is its sibling. It gets an address space of
+/// its own or that of its creator; and its own signal actions or, with the address space, those of
+/// its creator. Who shares in another way is refused.
+fn save_memory(saver: &mut Saver<'_>, head: &Held) -> Result<Option<(u32, u32)>> {
+    let mm = mm::save(saver, head)?;
+    // SAFETY: `head` keeps its task, which stands still as its parent in the tree does: pointers are
+    // read, and those of others compared only.
+    let (parent, sighand, parents_mm, parents_sighand) = unsafe {
+        let task = head.as_raw();
+        let parent = bindings::checkpoint_parent(task);
+        let sighand = (*task).sighand;
+        let within = saver.objects.get(Class::Task, parent).is_some();
+        (
+            parent,
+            sighand,
+            within && (*parent).mm == (*task).mm,
+            within && (*parent).sighand == sighand,
+        )
+    };
+    let own_actions = saver.objects.get(Class::Sighand, sighand).is_none();
+    let actions = sighand::save(saver, head)?;
     let Some(mm) = mm else {
         return Ok(None);
     };
-    saver.own(leader, mm, "address space")?;
-    saver.own(leader, sighand, "signal actions")?;
+    let place = Place::Task(head.pid());
+    match saver.spaces.get(&mm) {
+        None if own_actions => {
+            let first = First {
+                tgid: head.tgid(),
+                parent,
+                sighand,
+                // SAFETY: As above.
+                sem_undo: unsafe { bindings::checkpoint_sem_undo(head.as_raw()) },
+            };
+            saver.spaces.try_create_and_insert(mm, first, GFP_KERNEL)?;
+        }
+        None => saver.refuse(
+            place,
+            fmt!("signal actions without the address space of another process: not supported"),
+        ),
+        Some(_) if parents_mm && (own_actions || parents_sighand) => {}
+        Some(first) if first.parent == parent && (own_actions || first.sighand == sighand) => {}
+        Some(first) => {
+            let first = first.tgid;
+            saver.refuse(
+                place,
+                fmt!("address space shared with distant process {first}: not supported"),
+            );
+        }
+    }
+    Ok(Some((mm, actions)))
+}
+
+/// Saves the process of `threads`, its leader first, and returns its number.
+///
+/// Returns `None` when something was refused.
+pub(crate) fn save(saver: &mut Saver<'_>, threads: &[Held]) -> Result<Option<u32>> {
+    let leader = threads.first().ok_or(ESRCH)?;
+    let head = threads.iter().find(|held| held.state() != Still::Zombie);
+    let (mm, sighand) = match head {
+        Some(head) => {
+            refuse(saver, head);
+            match save_memory(saver, head)? {
+                Some(saved) => saved,
+                None => return Ok(None),
+            }
+        }
+        None => (0, 0),
+    };
     let task = leader.as_raw();
     // SAFETY: `leader` keeps its task. Parents in the tree stand still, so that what the function
     // returns is one of those that were saved, or outside.
-    let parent = unsafe { bindings::checkpoint_parent_signal(task) };
-    let parent = saver.objects.get(Class::Process, parent).unwrap_or(0);
+    let parent = unsafe { bindings::checkpoint_parent(task) };
+    let parent = saver.objects.get(Class::Task, parent).unwrap_or(0);
 
-    let (pgid, pgid_outside) = group(saver, leader, bindings::pid_type_PIDTYPE_PGID);
-    let (sid, sid_outside) = group(saver, leader, bindings::pid_type_PIDTYPE_SID);
+    let (pgid, pgid_outside) = group(saver, leader, bindings::pid_type_PIDTYPE_PGID)?;
+    let (sid, sid_outside) = group(saver, leader, bindings::pid_type_PIDTYPE_SID)?;
+    // A group is part of one session: what is left of it in a session of the tree is one of the tree.
+    let pgid_outside = pgid_outside && sid_outside;
     let mut flags = 0;
     if pgid_outside {
         flags |= process_flags::PGID_OUTSIDE;
@@ -148,6 +219,24 @@ pub(crate) fn save(saver: &mut Saver<'_>, leader: &Held) -> Result<Option<u32>> 
     if !forked {
         flags |= process_flags::EXECED;
     }
+    let stop_signal = threads.iter().map(task::stop_signal).max().unwrap_or(0);
+    // SAFETY: As above.
+    let (signal_flags, group_exit_code) = unsafe {
+        let signal = (*task).signal;
+        if head.is_some() && bindings::checkpoint_is_subreaper(task) {
+            flags |= process_flags::SUBREAPER;
+        }
+        ((*signal).flags, (*signal).group_exit_code)
+    };
+    if signal_flags & bindings::SIGNAL_STOP_STOPPED != 0 {
+        flags |= process_flags::STOPPED;
+    }
+    if signal_flags & bindings::SIGNAL_STOP_CONTINUED != 0 {
+        flags |= process_flags::CONTINUED;
+    }
+    let cpu_timer = |clock| {
+        head.map_or_else(Itimer::new_zeroed, |head| timers::cpu_itimer(head, clock))
+    };
     let record = Process {
         tgid: leader.tgid().into(),
         pgid: pgid.into(),
@@ -164,26 +253,54 @@ pub(crate) fn save(saver: &mut Saver<'_>, leader: &Held) -> Result<Option<u32>> 
             interval_ns: u64::try_from(interval)?.into(),
             remaining_ns: u64::try_from(remaining)?.into(),
         },
-        itimer_virtual: timers::cpu_itimer(leader, bindings::CPUCLOCK_VIRT),
-        itimer_prof: timers::cpu_itimer(leader, bindings::CPUCLOCK_PROF),
+        itimer_virtual: cpu_timer(bindings::CPUCLOCK_VIRT),
+        itimer_prof: cpu_timer(bindings::CPUCLOCK_PROF),
+        exit_code: (group_exit_code as u32 & 0xffff).into(),
+        stop_signal: stop_signal.into(),
         ..Process::new_zeroed()
     };
     let id = saver.object(&record, &[])?;
-    // SAFETY: As above; only the address is used.
-    saver
-        .objects
-        .insert(Class::Process, unsafe { (*task).signal }, id)?;
-    signals::save(saver, leader, true, id)?;
-    usage::save_process(saver, leader, id)?;
-    attributes::save_mm(saver, leader, id)?;
+    usage::save_process(saver, head.unwrap_or(leader), id)?;
+    if let Some(head) = head {
+        signals::save(saver, head, true, id)?;
+        attributes::save_mm(saver, head, id)?;
+    }
     Ok(Some(id))
 }
 
-/// Number of a process group or session, and whether its leader is outside the tree.
-fn group(saver: &Saver<'_>, held: &Held, kind: bindings::pid_type) -> (Pid, bool) {
+/// Number of a process group or session, and whether it is one of outside the tree: led by a process
+/// there, or, when its leader is gone, with a member there.
+fn group(saver: &mut Saver<'_>, held: &Held, kind: bindings::pid_type) -> Result<(Pid, bool)> {
     // SAFETY: `held` keeps its task; null stands for the caller's pid namespace.
     let pid = unsafe { bindings::__task_pid_nr_ns(held.as_raw(), kind, core::ptr::null_mut()) };
-    (pid, !saver.is_process(pid))
+    if saver.is_process(pid) {
+        return Ok((pid, false));
+    }
+    if let Some(outside) = saver.groups.get(&(kind, pid)).copied() {
+        return Ok((pid, outside));
+    }
+    // One of outside has more members than the tree has tasks, or one that is none of them.
+    let mut members = KVVec::from_elem(0, saver.tasks_len(), GFP_KERNEL)?;
+    let mut lives = false;
+    // SAFETY: There is room for as many numbers as said.
+    let count = unsafe {
+        bindings::checkpoint_group_members(
+            pid,
+            kind,
+            members.as_mut_ptr(),
+            members.len(),
+            &mut lives,
+        )
+    };
+    let outside = lives
+        || count == 0
+        || !members
+            .get(..count)
+            .is_some_and(|members| members.iter().all(|pid| saver.is_process(*pid)));
+    saver
+        .groups
+        .try_create_and_insert((kind, pid), outside, GFP_KERNEL)?;
+    Ok((pid, outside))
 }
 
 /// Checks that the restarter may set what differs from its own.
@@ -220,9 +337,19 @@ pub(crate) fn check(record: &Process, report: &mut Report) {
     }
 }
 
-/// Sets the limits of the current task's process to what it takes to build it: the restarter's, or
-/// its own where they are higher.
-pub(crate) fn raise_limits(record: &Process) {
+/// Gives the current task, the leader of its process, what it needs before it creates others, and to
+/// build the process: limits that are the restarter's, or its own where they are higher.
+pub(crate) fn begin(record: &Process) {
+    let flags = record.flags.get();
+    // SAFETY: The functions act on the current task.
+    unsafe {
+        if flags & process_flags::EXECED != 0 {
+            bindings::checkpoint_set_execed();
+        }
+        if flags & process_flags::SUBREAPER != 0 {
+            bindings::checkpoint_set_subreaper();
+        }
+    }
     // SAFETY: The current task is valid.
     let own = unsafe { Inherited::of(bindings::get_current()) };
     for ((number, image), own) in (0..).zip(&record.rlimits).zip(&own.limits) {
@@ -234,10 +361,6 @@ pub(crate) fn raise_limits(record: &Process) {
 
 /// Gives the current task's process its limits, the last of what it takes to be built.
 pub(crate) fn finish(record: &Process) {
-    if record.flags.get() & process_flags::EXECED != 0 {
-        // SAFETY: The function acts on the current task.
-        unsafe { bindings::checkpoint_set_execed() };
-    }
     for (number, limit) in (0..).zip(&record.rlimits) {
         set_limit(number, limit.cur.get(), limit.max.get());
     }

@@ -24,7 +24,10 @@ use zerocopy::{
 };
 
 use crate::{
-    hold::Held,
+    hold::{
+        Held,
+        Still, //
+    },
     image::record::{
         Registers,
         Xstate, //
@@ -144,6 +147,10 @@ pub(crate) fn save(saver: &mut Saver<'_>, held: &Held, task: u32) -> Result {
         return Err(EIO);
     }
     to.copy_from_slice(&general);
+    if held.state() == Still::Caller {
+        // What checkpoint(2) returns in the task that a restart brings back.
+        record.rax = 0.into();
+    }
     saver.put(&record, &[])?;
 
     // SAFETY: As above.
@@ -182,7 +189,8 @@ fn put(saver: &mut Saver<'_>, task: u32, feature: u32, bytes: &[u8]) -> Result {
 /// The components that some task of the tree uses.
 pub(crate) fn used(tasks: &[Held]) -> Result<u64> {
     let mut all = LEGACY_FEATURES;
-    for held in tasks {
+    let lives = |held: &&Held| held.state() != Still::Zombie;
+    for held in tasks.iter().filter(lives) {
         // SAFETY: `held` keeps its task, which stands still.
         if let Some(area) = unsafe { get(held.as_raw(), bindings::NT_X86_XSTATE) }? {
             let header = area.get(HEADER..).ok_or(EIO)?;

@@ -5,19 +5,21 @@
 //! The caller of restart(2) coordinates. It reads and checks the whole plan and opens all files
 //! before the first task exists. Then it goes through these steps with all tasks:
 //!
-//! 1. *Create.* The coordinator creates the root, and every task, as `current`, its own threads and
-//!    children. All have an empty address space, and a copy of the restarter's descriptors.
-//! 2. *Arrange.* All tasks exist. The coordinator puts them into their sessions and groups, and
-//!    opens the files that refer to tasks.
+//! 1. *Create.* The coordinator creates the roots, and every task, as `current`, its own threads and
+//!    children. All have an empty address space, and a copy of the restarter's descriptors. Those
+//!    that have ended end again, while nobody is told.
+//! 2. *Arrange.* All tasks exist. The coordinator puts them into their sessions and groups, lets
+//!    them share what they shared, and opens the files that refer to tasks.
 //! 3. *Furnish.* Every task gives itself its memory, descriptors, signal actions and the rest,
 //!    through the ordinary ways of the kernel, its credentials last, and parks before user mode.
 //! 4. *Fill.* The coordinator reads the contents of memory and loads the registers.
-//! 5. *Go.* The stream has been verified to its end: all run, at once.
+//! 5. *Go.* The stream has been verified to its end: all run, at once, or stay as stopped as they were.
 //!
 //! Whatever fails before the last step makes every task die where it is.
 //!
 //! Waits: the coordinator waits for all tasks after 1 and after 3, every task for the coordinator
-//! after 1 and after 3; all of them killably. No lock is held in any of these waits.
+//! after 1 and after 3, and a parent in vfork(2) for its child after 5; all of them killably. No lock
+//! is held in any of these waits.
 
 use core::{
     ptr::{
@@ -45,10 +47,7 @@ use kernel::{
         Arc,
         Completion, //
     },
-    task::{
-        Pid,
-        Task, //
-    },
+    task::Pid,
     types::Opaque, //
 };
 
@@ -76,6 +75,7 @@ use crate::{
     },
     plan::{
         defect,
+        has_exited,
         Blueprint,
         Policy,
         Relocation,
@@ -97,6 +97,7 @@ use crate::{
     },
     task,
     timers,
+    tree::Scope,
     usage, //
 };
 
@@ -183,6 +184,9 @@ struct Tree {
     #[pin]
     exist: Completion,
     furnishing: Pin<KBox<Step>>,
+    /// Those that are stopped by job control may go, to stop.
+    #[pin]
+    halt: Completion,
     /// All may go, or, `aborted`, have to die.
     #[pin]
     go: Completion,
@@ -214,8 +218,12 @@ impl Tree {
         for _ in 0..count {
             members.push(Member::new(), GFP_KERNEL_ACCOUNT)?;
         }
+        let mut lives = 0;
+        for index in 0..count {
+            lives += usize::from(!has_exited(blueprint.task(index)?));
+        }
         let creating = KBox::pin_init(Step::new(1), GFP_KERNEL_ACCOUNT)?;
-        let furnishing = KBox::pin_init(Step::new(count), GFP_KERNEL_ACCOUNT)?;
+        let furnishing = KBox::pin_init(Step::new(lives), GFP_KERNEL_ACCOUNT)?;
         Arc::pin_init(
             pin_init!(Self {
                 blueprint,
@@ -223,6 +231,7 @@ impl Tree {
                 creating,
                 exist <- Completion::new(),
                 furnishing,
+                halt <- Completion::new(),
                 go <- Completion::new(),
                 aborted: AtomicBool::new(false),
             }),
@@ -240,13 +249,66 @@ impl Tree {
     }
 
     /// The leader of process number `number`.
-    fn leader(&self, number: usize) -> Result<usize> {
+    fn leader(&self, number: usize) -> Result<NonNull<bindings::task_struct>> {
+        self.task(self.blueprint.leader(number)?)
+    }
+
+    /// Who of process number `number` has not ended, if it has not.
+    fn head(&self, number: usize) -> Result<Option<NonNull<bindings::task_struct>>> {
         let process = self.blueprint.processes.get(number).ok_or(EINVAL)?;
-        process.tasks.first().copied().ok_or(EINVAL)
+        process.head.map(|head| self.task(head)).transpose()
+    }
+
+    /// The tasks that have not ended, each with its number.
+    fn living(
+        &self,
+    ) -> impl Iterator<Item = Result<(usize, NonNull<bindings::task_struct>)>> + use<'_> {
+        (0..self.members.len()).filter_map(|index| match self.blueprint.task(index) {
+            Ok(record) if has_exited(record) => None,
+            Ok(_) => Some(self.task(index).map(|task| (index, task))),
+            Err(err) => Some(Err(err)),
+        })
     }
 
     fn aborted(&self) -> bool {
         self.aborted.load(Ordering::Acquire)
+    }
+
+    /// Creates the leader of process number `number`, as a child of the current task or, where the plan
+    /// says so, as a sibling. `creator` is the number of the current task, if it is one of the tree.
+    fn spawn_process(self: &Arc<Self>, number: usize, creator: Option<usize>) -> Result {
+        let plan = &self.blueprint;
+        let process = plan.processes.get(number).ok_or(EINVAL)?;
+        let leader = plan.leader(number)?;
+        let mut flags = process.clone_flags;
+        if let Some(creator) = creator {
+            flags |= self.shared(creator, leader)?;
+        }
+        // Nobody is told of the end of those that have ended; see `bury`.
+        let exit_signal = match process.head {
+            Some(_) => plan.process(number)?.exit_signal.get(),
+            None => 0,
+        };
+        self.spawn(leader, flags, exit_signal)
+    }
+
+    /// What task number `index` shares with task number `creator` from the start, besides memory and
+    /// signal actions, as flags of clone(2).
+    fn shared(&self, creator: usize, index: usize) -> Result<u32> {
+        let plan = &self.blueprint;
+        let (of, task) = (plan.task(creator)?, plan.task(index)?);
+        let mut flags = 0;
+        // Who ends at once need not have a table of its own.
+        if of.files == task.files || has_exited(task) {
+            flags |= bindings::CLONE_FILES;
+        }
+        if of.fs == task.fs || has_exited(task) {
+            flags |= bindings::CLONE_FS;
+        }
+        if task.sem_undo.get() != 0 && of.sem_undo == task.sem_undo {
+            flags |= bindings::CLONE_SYSVSEM;
+        }
+        Ok(flags)
     }
 
     /// Creates task number `index` as a child of the current one, or as a thread of it.
@@ -303,39 +365,48 @@ impl Tree {
         // SAFETY: The current task has not been in user mode and has nothing to lose there.
         unsafe { bindings::checkpoint_reset_inherited() };
         let plan = &self.blueprint;
-        let number = plan.tasks.get(index).ok_or(EINVAL)?.process;
-        if index != self.leader(number)? {
-            return Ok(());
-        }
-        process::raise_limits(plan.process(number)?);
-        // Before there are others, so that children are born with nothing to copy.
-        mm::empty()?;
-
-        let record = plan.task(index)?;
-        let process = plan.processes.get(number).ok_or(EINVAL)?;
-        for thread in process.tasks.iter().skip(1) {
-            let other = plan.task(*thread)?;
-            let mut flags = bindings::CLONE_VM
-                | bindings::CLONE_SIGHAND
-                | bindings::CLONE_THREAD
-                | bindings::CLONE_SYSVSEM;
-            if other.files == record.files {
-                flags |= bindings::CLONE_FILES;
+        let task = plan.tasks.get(index).ok_or(EINVAL)?;
+        let process = plan.processes.get(task.process).ok_or(EINVAL)?;
+        if process.head.is_some() && index == plan.leader(task.process)? {
+            process::begin(plan.process(task.process)?);
+            if process.clone_flags & bindings::CLONE_VM == 0 {
+                // Before there are others, so that children are born with nothing to copy.
+                mm::empty()?;
             }
-            if other.fs == record.fs {
-                flags |= bindings::CLONE_FS;
-            }
-            if self.spawn(*thread, flags, 0).is_err() {
-                return Ok(());
+            for thread in process.tasks.iter().skip(1) {
+                let flags = bindings::CLONE_VM | bindings::CLONE_SIGHAND | bindings::CLONE_THREAD;
+                let flags = flags | self.shared(index, *thread)?;
+                if self.spawn(*thread, flags, 0).is_err() {
+                    return Ok(());
+                }
             }
         }
-        for child in process.children.iter() {
-            let exit_signal = plan.process(*child)?.exit_signal.get();
-            if self.spawn(self.leader(*child)?, 0, exit_signal).is_err() {
+        for child in task.creates.iter() {
+            if self.spawn_process(*child, Some(index)).is_err() {
                 break;
             }
         }
+        if has_exited(plan.task(index)?) {
+            task::restore_exited(plan.task(index)?);
+            let (cred, groups) = plan.cred(plan.task(index)?.cred.get())?;
+            cred::restore(cred, groups)?;
+        }
         Ok(())
+    }
+
+    /// How the current task, number `index`, has to end as soon as it has created others, if it has
+    /// to.
+    fn end_of(&self, index: usize) -> Option<End> {
+        let plan = &self.blueprint;
+        let record = plan.task(index).ok()?;
+        if !has_exited(record) {
+            return None;
+        }
+        let number = plan.tasks.get(index)?.process;
+        Some(match plan.processes.get(number)?.head {
+            Some(_) => End::Thread(record.exit_code.get()),
+            None => End::Process(plan.process(number).ok()?.exit_code.get()),
+        })
     }
 
     /// As [`Tree::furnish`], when all tasks exist.
@@ -357,31 +428,35 @@ impl Tree {
         let plan = &self.blueprint;
         let (record, cpus) = plan.task_with_cpus(index)?;
         let number = plan.tasks.get(index).ok_or(EINVAL)?.process;
-        let process = plan.process(number)?;
-        let leader = self.leader(number)?;
-        let shared = plan.task(leader)?;
+        let head = plan.heads(index);
 
-        let leads = index == leader;
-        if leads {
-            attributes::prepare_mm(plan.mm_options(number))?;
-            mm::restore(plan, process.mm.get())?;
-            sighand::restore(plan.actions(process.sighand.get())?)?;
+        // What several have is made by the first of them.
+        if let Some(process) = head {
+            if plan.owner(process.mm.get())? == number {
+                attributes::prepare_mm(plan.mm_options(number))?;
+                mm::restore(plan, process.mm.get())?;
+            }
+            if plan.owner(process.sighand.get())? == number {
+                sighand::restore(plan.actions(process.sighand.get())?)?;
+            }
         }
-        if leads || record.files != shared.files {
+        if plan.owner(record.files.get())? == index {
             files::restore(plan, record.files.get(), record.tid.get())?;
         }
-        if leads || record.fs != shared.fs {
+        if plan.owner(record.fs.get())? == index {
             let (fs, dir) = plan.fs(record.fs.get())?;
             fs::restore(fs, &dir);
         }
         task::restore(record, cpus)?;
-        if let (true, Some((record, timers))) = (leads, plan.timers(number)) {
+        if let (Some(_), Some((record, timers))) = (head, plan.timers(number)) {
             timers::create(record, timers)?;
         }
         attributes::restore(record, plan.dispatch(index))?;
         mempolicy::restore(plan.mempolicy(record.mempolicy.get())?)?;
-        if leads {
-            attributes::finish_mm(plan.mm_options(number))?;
+        if let Some(process) = head {
+            if plan.owner(process.mm.get())? == number {
+                attributes::finish_mm(plan.mm_options(number))?;
+            }
             process::finish(process);
         }
         attributes::restore_scheduling(record, plan.scheduling(index))?;
@@ -483,12 +558,14 @@ impl Tree {
         let mut spaces: KVVec<(u32, MmRef)> = KVVec::new();
         for number in 0..plan.processes.len() {
             let id = plan.process(number)?.mm.get();
-            if spaces.last().is_some_and(|(last, _)| *last >= id) {
+            let Some(head) = self.head(number)? else {
+                continue;
+            };
+            if plan.owner(id)? != number {
                 continue;
             }
-            let task = self.task(self.leader(number)?)?;
             // SAFETY: The member holds a reference to its task.
-            let mm = unsafe { MmRef::of(task.as_ptr()) }?;
+            let mm = unsafe { MmRef::of(head.as_ptr()) }?;
             spaces.push((id, mm), GFP_KERNEL_ACCOUNT)?;
         }
         Ok(spaces)
@@ -496,8 +573,9 @@ impl Tree {
 
     /// Loads the registers of all tasks, which are parked.
     fn load_registers(&self, report: &mut Report) -> Result {
-        for index in 0..self.members.len() {
-            let task = self.task(index)?.as_ptr();
+        for living in self.living() {
+            let (index, task) = living?;
+            let task = task.as_ptr();
             // SAFETY: The member holds a reference to its task. It is parked, so that it is off its
             // CPU when the wait ends; it never runs before `go`, except to die.
             let loaded = unsafe {
@@ -521,7 +599,7 @@ impl Tree {
         for number in 0..plan.processes.len() {
             let record = plan.process(number)?;
             let flags = record.flags.get();
-            let task = self.task(self.leader(number)?)?;
+            let task = self.leader(number)?;
             let pgid = if flags & process_flags::PGID_OUTSIDE == 0 {
                 record.pgid.get()
             } else {
@@ -538,37 +616,87 @@ impl Tree {
         Ok(())
     }
 
-    /// Queues the pending signals of all tasks and processes.
-    fn queue_signals(&self) -> Result {
+    /// Waits for the end of those that have ended, and gives them what would have been in its way.
+    fn bury(&self) -> Result {
         let plan = &self.blueprint;
-        let timers = |process| plan.timers(process).map_or(&[][..], |(_, timers)| timers);
-        for (index, of) in plan.tasks.iter().enumerate() {
-            let (task, timers) = (self.task(index)?.as_ptr(), timers(of.process));
-            // SAFETY: The member holds a reference to its task, which has not been in user mode.
-            unsafe { signals::restore(task, false, plan.task_signals(index), timers) }?;
+        for index in 0..self.members.len() {
+            let record = plan.task(index)?;
+            if has_exited(record) {
+                let task = self.task(index)?.as_ptr();
+                // SAFETY: The member holds a reference to its task, which ends by itself.
+                unsafe {
+                    to_result(bindings::checkpoint_wait_exited(task))?;
+                    (*task).exit_code = record.exit_code.get() as i32;
+                }
+            }
         }
         for number in 0..plan.processes.len() {
-            let (task, timers) = (self.task(self.leader(number)?)?.as_ptr(), timers(number));
-            // SAFETY: As above.
-            unsafe { signals::restore(task, true, plan.process_signals(number), timers) }?;
+            let process = plan.processes.get(number).ok_or(EINVAL)?;
+            // A sibling takes over the signal of its creator.
+            if process.head.is_none() || process.clone_flags & bindings::CLONE_PARENT != 0 {
+                let exit_signal = i32::try_from(plan.process(number)?.exit_signal.get())?;
+                let leader = self.leader(number)?.as_ptr();
+                // SAFETY: The member holds a reference to its task.
+                unsafe { bindings::checkpoint_set_exit_signal(leader, exit_signal) };
+            }
         }
         Ok(())
     }
 
-    /// Lets CPU time and resource usage of all tasks go on, which are parked.
+    /// Lets tasks use the descriptors and working directories of the first who has them.
+    fn share(&self) -> Result {
+        let plan = &self.blueprint;
+        for living in self.living() {
+            let (index, task) = living?;
+            let record = plan.task(index)?;
+            let files = self.task(plan.owner(record.files.get())?)?;
+            let fs = self.task(plan.owner(record.fs.get())?)?;
+            // SAFETY: The members hold references to their tasks, which wait for the coordinator and
+            // use neither table meanwhile.
+            unsafe {
+                to_result(bindings::checkpoint_share_files(
+                    task.as_ptr(),
+                    files.as_ptr(),
+                ))?;
+                to_result(bindings::checkpoint_share_fs(task.as_ptr(), fs.as_ptr()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues the pending signals of all tasks and processes.
+    fn queue_signals(&self) -> Result {
+        let plan = &self.blueprint;
+        let timers = |process| plan.timers(process).map_or(&[][..], |(_, timers)| timers);
+        for living in self.living() {
+            let (index, task) = living?;
+            let timers = timers(plan.tasks.get(index).ok_or(EINVAL)?.process);
+            // SAFETY: The member holds a reference to its task, which has not been in user mode.
+            unsafe { signals::restore(task.as_ptr(), false, plan.task_signals(index), timers) }?;
+        }
+        for number in 0..plan.processes.len() {
+            if let Some(head) = self.head(number)? {
+                let signals = plan.process_signals(number);
+                // SAFETY: As above.
+                unsafe { signals::restore(head.as_ptr(), true, signals, timers(number)) }?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets CPU time and resource usage of all tasks go on, which are parked or have ended.
     fn restore_usage(&self) -> Result {
         let plan = &self.blueprint;
         for index in 0..self.members.len() {
             if let Some(usage) = plan.usage(index) {
-                // SAFETY: The member holds a reference to its task, which is parked.
+                // SAFETY: The member holds a reference to its task, which does not run.
                 unsafe { usage::restore(self.task(index)?.as_ptr(), usage) };
             }
         }
         for number in 0..plan.processes.len() {
             if let Some(usage) = plan.process_usage(number) {
-                let leader = self.task(self.leader(number)?)?;
                 // SAFETY: As above.
-                unsafe { usage::restore_process(leader.as_ptr(), usage) };
+                unsafe { usage::restore_process(self.leader(number)?.as_ptr(), usage) };
             }
         }
         Ok(())
@@ -578,9 +706,10 @@ impl Tree {
     fn restrict(&self, report: &mut Report) -> Result {
         let plan = &self.blueprint;
         let filters = plan.seccomp_filters(report)?;
-        for index in 0..self.members.len() {
+        for living in self.living() {
+            let (index, task) = living?;
             // SAFETY: The member holds a reference to its task, which is parked.
-            unsafe { filters.give(self.task(index)?.as_ptr(), plan.task(index)?) }?;
+            unsafe { filters.give(task.as_ptr(), plan.task(index)?) }?;
         }
         Ok(())
     }
@@ -589,10 +718,12 @@ impl Tree {
     fn set_dumpable(&self) -> Result {
         let plan = &self.blueprint;
         for number in 0..plan.processes.len() {
-            let leader = self.task(self.leader(number)?)?;
+            let Some(head) = self.head(number)? else {
+                continue;
+            };
             let (mm, _) = plan.mm(plan.process(number)?.mm.get())?;
             // SAFETY: The member holds a reference to its task, which is parked.
-            unsafe { bindings::checkpoint_set_dumpable(leader.as_ptr(), mm.dumpable.get()) };
+            unsafe { bindings::checkpoint_set_dumpable(head.as_ptr(), mm.dumpable.get()) };
         }
         Ok(())
     }
@@ -601,10 +732,49 @@ impl Tree {
     fn start_timers(&self) -> Result {
         let plan = &self.blueprint;
         for number in 0..plan.processes.len() {
-            let leader = self.task(self.leader(number)?)?.as_ptr();
+            let Some(head) = self.head(number)? else {
+                continue;
+            };
             let timers = plan.timers(number).map_or(&[][..], |(_, timers)| timers);
             // SAFETY: The member holds a reference to its task, which has not been in user mode.
-            unsafe { timers::start(leader, plan.process(number)?, timers) }?;
+            unsafe { timers::start(head.as_ptr(), plan.process(number)?, timers) }?;
+        }
+        Ok(())
+    }
+
+    /// Lets the tasks that are stopped by job control stop, before others go, while nobody is told.
+    fn stop(&self) -> Result {
+        let plan = &self.blueprint;
+        for number in 0..plan.processes.len() {
+            let record = plan.process(number)?;
+            let flags = record.flags.get();
+            let Some(head) = self.head(number)? else {
+                continue;
+            };
+            // SAFETY: The member holds a reference to its task, which has not been in user mode.
+            unsafe {
+                bindings::checkpoint_set_stopped(
+                    head.as_ptr(),
+                    flags & process_flags::STOPPED != 0,
+                    flags & process_flags::CONTINUED != 0,
+                    record.exit_code.get() as i32,
+                )
+            };
+        }
+        for living in self.living() {
+            let (index, task) = living?;
+            if let Some((signal, stopped)) = plan.stop(index) {
+                // SAFETY: As above.
+                unsafe { bindings::checkpoint_stop_task(task.as_ptr(), signal, stopped) };
+            }
+        }
+        self.halt.complete_all();
+        for living in self.living() {
+            let (index, task) = living?;
+            if plan.is_stopped(index) {
+                // SAFETY: As above.
+                to_result(unsafe { bindings::checkpoint_wait_stopped(task.as_ptr()) })?;
+            }
         }
         Ok(())
     }
@@ -615,11 +785,15 @@ impl Tree {
             self.go.complete_all();
             return Ok(None);
         };
-        let root = self.task(self.leader(0)?)?;
-        // SAFETY: The member holds a reference to its task, for longer than the call.
-        let root = unsafe { root.cast::<Task>().as_ref() };
+        let mut roots = KVVec::new();
+        for root in self.blueprint.roots.iter() {
+            roots.push(self.leader(*root)?, GFP_KERNEL)?;
+        }
+        // SAFETY: The members hold references to their tasks.
+        let scope = unsafe { Scope::of_trees(&roots) }?;
         Hold::stop_when(
-            root,
+            scope,
+            false,
             HOLD_WAIT_MS,
             lease_ms,
             || self.go.complete_all(),
@@ -632,6 +806,7 @@ impl Tree {
     fn abort(&self) {
         self.aborted.store(true, Ordering::Release);
         self.exist.complete_all();
+        self.halt.complete_all();
         self.go.complete_all();
         // Nobody creates any more after this, so that all are known. It does not take long: whoever
         // creates looks at `aborted` before each.
@@ -677,13 +852,17 @@ impl Tree {
         report: &mut Report,
     ) -> Result<Stats> {
         let plan = &self.blueprint;
-        let root = self.leader(0)?;
-        let spawned = self.spawn(root, 0, plan.process(0)?.exit_signal.get());
+        let spawned = plan
+            .roots
+            .iter()
+            .try_for_each(|root| self.spawn_process(*root, None));
         self.creating.end();
         self.wait(&self.creating, "created", report)?;
         spawned?;
 
+        self.bury()?;
         self.set_ids()?;
+        self.share()?;
         plan.open_late(report)?;
         self.exist.complete_all();
         self.wait(&self.furnishing, "restored", report)?;
@@ -700,7 +879,8 @@ impl Tree {
         self.set_dumpable()?;
         self.restrict(report)?;
         self.queue_signals()?;
-        publish(self.task(root)?.as_ptr())?;
+        publish(self.leader(0)?.as_ptr())?;
+        self.stop()?;
         self.start_timers()?;
         Ok(stats)
     }
@@ -722,6 +902,25 @@ fn read(
         }
     }
     Ok(())
+}
+
+/// How a task has to end.
+enum End {
+    /// With its status, while its process goes on.
+    Thread(u32),
+    /// With the status of its process.
+    Process(u32),
+}
+
+impl End {
+    /// Ends the current task, which holds nothing.
+    fn carry_out(self) -> ! {
+        // SAFETY: The current task is one of user space, and in a context where it may end.
+        match self {
+            End::Thread(code) => unsafe { bindings::do_exit(code as isize) },
+            End::Process(code) => unsafe { bindings::do_group_exit(code as i32) },
+        }
+    }
 }
 
 /// The first function of a new task, whose current task it is.
@@ -747,7 +946,12 @@ unsafe extern "C" fn entry(arg: *mut c_void) -> c_int {
         member.task.store(task, Ordering::Release);
         let note = |err: &Error| member.failed(*err);
         let created = tree.create(seat.index).inspect_err(note);
+        let end = tree.end_of(seat.index);
         tree.creating.end();
+        if let Some(end) = end {
+            drop(seat);
+            end.carry_out();
+        }
         let _ = created.and_then(|()| tree.furnish_when_told(seat.index).inspect_err(note));
         tree.furnishing.end();
     }
@@ -779,15 +983,45 @@ unsafe extern "C" fn park(work: *mut bindings::callback_head) {
     // SAFETY: By the safety requirement; the work is the first field of the seat.
     let seat = unsafe { KBox::from_raw(work.cast::<Seat>()) };
     let tree = &seat.tree;
-    let released = wait_killable(&tree.go).is_ok() && !tree.aborted();
-    let resumed = released && tree.blueprint.task(seat.index).map(task::resume).is_ok();
+    let plan = &tree.blueprint;
+    let done = Opaque::uninit();
+    let child = plan
+        .vfork_child(seat.index)
+        .and_then(|child| Some((tree.task(child).ok()?.as_ptr(), plan.task(child).ok()?.tid)));
+    if let Some((child, _)) = child {
+        // SAFETY: The member holds a reference to its task. The completion stays on this stack, where
+        // a checkpoint looks for it, until the wait is over or given up below.
+        unsafe { bindings::checkpoint_vfork_begin(child, done.get()) };
+    }
+    let gate = if plan.is_stopped(seat.index) {
+        &tree.halt
+    } else {
+        &tree.go
+    };
+    let mut goes = wait_killable(gate).is_ok() && !tree.aborted();
+    if let Some((child, tid)) = child {
+        // SAFETY: As above; the wait has begun.
+        let waited = unsafe { bindings::checkpoint_vfork_end(child, done.get(), goes) };
+        if waited == 0 {
+            // What the system call returns.
+            // SAFETY: The registers are those of the current task, on its way to user mode.
+            unsafe {
+                (*bindings::checkpoint_pt_regs(bindings::get_current())).ax = tid.get() as usize
+            };
+        }
+        goes &= waited == 0;
+    }
     // SAFETY: The current task is valid.
     unsafe {
-        if resumed {
-            // Restarts the interrupted call, and delivers what is pending.
-            bindings::checkpoint_set_sigpending(bindings::get_current());
-        } else {
-            bindings::send_sig(bindings::SIGKILL as i32, bindings::get_current(), 1);
+        match plan.task(seat.index) {
+            Ok(record) if goes => {
+                task::resume(record);
+                // Restarts the interrupted call, and delivers what is pending.
+                bindings::checkpoint_set_sigpending(bindings::get_current());
+            }
+            _ => {
+                bindings::send_sig(bindings::SIGKILL as i32, bindings::get_current(), 1);
+            }
         }
     }
 }

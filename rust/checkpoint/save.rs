@@ -42,8 +42,12 @@ use crate::{
         Class,
         Objects, //
     },
+    outside,
     pages::Drain,
-    process,
+    process::{
+        self,
+        First, //
+    },
     report::{
         Place,
         Report, //
@@ -101,7 +105,7 @@ pub(crate) struct Saver<'a> {
     pub(crate) objects: Objects,
     pub(crate) memory: KVVec<Memory>,
     /// The stream, which may be open in the tree itself.
-    pub(crate) stream: Option<&'a Stream>,
+    stream: Option<&'a Stream>,
     /// Files that the plan refers to by identity, kept so that no address comes to mean another.
     files: KVVec<ARef<File>>,
     /// Unix sockets, whose queues are saved at the end.
@@ -113,8 +117,13 @@ pub(crate) struct Saver<'a> {
     /// Numbers of mappings that fork(2) made of one, by their common anon_vma.
     families: RBTree<usize, u32>,
     last_family: u32,
-    /// Which process has each table that threads share.
-    owners: RBTree<u32, Pid>,
+    /// Groups and sessions without a leader in the tree, and whether each is one of outside.
+    pub(crate) groups: RBTree<(bindings::pid_type, Pid), bool>,
+    tasks_len: usize,
+    /// Who has each address space first.
+    pub(crate) spaces: RBTree<u32, First>,
+    /// The first task that has each list of semaphore adjustments.
+    pub(crate) sem_undo: RBTree<usize, Pid>,
     encoder: Encoder<KernelCrc>,
     buffer: Buffer,
 }
@@ -133,6 +142,12 @@ impl Saver<'_> {
     /// Notes why `place` cannot be saved and lets the walk go on to find what else there is.
     pub(crate) fn refuse(&mut self, place: Place, what: kernel::fmt::Arguments<'_>) {
         self.report.problem(place, what);
+    }
+
+    /// Whether the image goes to `file`, which a task of the tree has open, too.
+    pub(crate) fn is_stream(&self, file: &File) -> bool {
+        self.stream
+            .is_some_and(|stream| core::ptr::eq(stream.file().as_ptr(), file.as_ptr()))
     }
 
     /// The number under which an open file was saved, if it was.
@@ -168,36 +183,31 @@ impl Saver<'_> {
         self.tasks.get(&pid).copied() == Some(true)
     }
 
+    /// How many tasks the tree has.
+    pub(crate) fn tasks_len(&self) -> usize {
+        self.tasks_len
+    }
+
     /// Whether a task of the tree has this number.
     pub(crate) fn is_task(&self, pid: Pid) -> bool {
         self.tasks.get(&pid).is_some()
     }
 
-    /// Refuses `what`, object `id`, when another process than that of `held` has it too.
-    pub(crate) fn own(&mut self, held: &Held, id: u32, what: &str) -> Result {
-        match self.owners.get(&id).copied() {
-            Some(owner) if owner != held.tgid() => {
-                self.refuse(
-                    Place::Task(held.pid()),
-                    fmt!("{what} shared with process {owner}: not supported"),
-                );
-            }
-            Some(_) => {}
-            None => {
-                self.owners
-                    .try_create_and_insert(id, held.tgid(), GFP_KERNEL)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Walks the tree into the plan.
     fn tree(&mut self, tasks: &[Held]) -> Result {
+        let mut last = core::ptr::null();
         for held in tasks {
-            self.survey.add(held)?;
+            // SAFETY: `held` keeps its task; the pointer is compared only.
+            let table = unsafe { (*held.as_raw()).files }.cast_const();
+            // Threads, which follow one another, share it as a rule.
+            if table != last {
+                self.survey.add(held)?;
+                last = table;
+            }
             self.tasks
                 .try_create_and_insert(held.pid(), held.is_leader(), GFP_KERNEL)?;
         }
+        outside::check(self, tasks)?;
         machine::save(self, tasks)?;
 
         for (index, leader) in tasks
@@ -205,10 +215,6 @@ impl Saver<'_> {
             .enumerate()
             .filter(|(_, task)| task.is_leader())
         {
-            if leader.state() == Still::Zombie {
-                self.refuse(Place::Task(leader.pid()), fmt!("zombie: not supported"));
-                continue;
-            }
             let threads = tasks.get(index..).unwrap_or_default();
             let count = threads
                 .iter()
@@ -216,10 +222,11 @@ impl Saver<'_> {
                 .count();
             let threads = threads.get(..count).unwrap_or_default();
             // Without a process its tasks are walked all the same, to list what else there is.
-            let process = process::save(self, leader)?;
+            let process = process::save(self, threads)?;
             task::save_all(self, process, threads)?;
-            if let Some(process) = process {
-                timers::save(self, leader, process)?;
+            let head = threads.iter().find(|held| held.state() != Still::Zombie);
+            if let (Some(process), Some(head)) = (process, head) {
+                timers::save(self, head, process)?;
             }
         }
         unix::finish(self)
@@ -330,7 +337,10 @@ pub(crate) fn capture(
         tasks: RBTree::new(),
         families: RBTree::new(),
         last_family: 0,
-        owners: RBTree::new(),
+        groups: RBTree::new(),
+        tasks_len: hold.tasks().len(),
+        spaces: RBTree::new(),
+        sem_undo: RBTree::new(),
         encoder: Encoder::new(),
         buffer: Buffer::new(),
     };

@@ -86,6 +86,7 @@ fn flags(saved: &bindings::seccomp_filter_saved) -> u32 {
 }
 
 /// The seccomp state of a task.
+#[derive(Default)]
 pub(crate) struct State {
     /// Number of its newest filter, or 0.
     pub(crate) filter: u32,

@@ -10,7 +10,8 @@ use core::ptr;
 use kernel::{
     bindings,
     error::to_result,
-    prelude::*, //
+    prelude::*,
+    task::Pid, //
 };
 
 use zerocopy::{
@@ -33,6 +34,8 @@ use crate::{
         Task, //
     },
     mempolicy,
+    mm::MmRef,
+    objects::Class,
     registers,
     report::{
         Place,
@@ -47,32 +50,122 @@ use crate::{
 /// Saves the threads of process number `process`, its leader first.
 pub(crate) fn save_all(saver: &mut Saver<'_>, process: Option<u32>, threads: &[Held]) -> Result {
     for held in threads {
-        let what = match held.state() {
-            Still::Trapped => None,
-            Still::JobStopped => Some("stopped task"),
-            Still::Zombie => Some("exited thread"),
-            Still::VforkParent => Some("waits for its vfork child"),
-        };
-        if let Some(what) = what {
-            saver.refuse(Place::Task(held.pid()), fmt!("{what}: not supported"));
-        } else if let Some(id) = save(saver, process, held)? {
-            registers::save(saver, held, id)?;
-            signals::save(saver, held, false, id)?;
+        let exited = held.state() == Still::Zombie;
+        if exited && !held.is_leader() {
+            saver.refuse(
+                Place::Task(held.pid()),
+                fmt!("exited thread: not supported"),
+            );
+        } else if let Some(id) = save(saver, process, held, threads)? {
+            saver.objects.insert(Class::Task, held.as_raw(), id)?;
             usage::save(saver, held, id)?;
-            attributes::save(saver, held, id)?;
+            if !exited {
+                registers::save(saver, held, id)?;
+                signals::save(saver, held, false, id)?;
+                attributes::save(saver, held, id)?;
+            }
         }
     }
     Ok(())
 }
 
-fn save(saver: &mut Saver<'_>, process: Option<u32>, held: &Held) -> Result<Option<u32>> {
+/// The signal that stops `held`, 0 if none does.
+pub(crate) fn stop_signal(held: &Held) -> u32 {
+    match held.state() {
+        // SAFETY: `held` keeps its task, which stands still.
+        Still::JobStopped => unsafe {
+            (*held.as_raw()).jobctl as u32 & bindings::JOBCTL_STOP_SIGMASK
+        },
+        _ => 0,
+    }
+}
+
+/// The number of the first task with which `held`, one of `threads`, shares its semaphore
+/// adjustments, as far as a restart can have it so; 0 if it has none.
+fn save_sem_undo(saver: &mut Saver<'_>, held: &Held, threads: &[Held]) -> Result<Pid> {
+    let leader = threads.first().ok_or(ESRCH)?;
+    let head = threads.iter().find(|held| held.state() != Still::Zombie);
+    let Some(head) = head else {
+        return Ok(0);
+    };
+    // A leader that has ended had what its threads have: it has created them.
+    let holder = |held: &Held| match held.state() {
+        Still::Zombie => head.as_raw(),
+        _ => held.as_raw(),
+    };
+    // SAFETY: All tasks are kept, and stand still as a parent in the tree does; the pointers are
+    // compared only.
+    let (own, creators) = unsafe {
+        let own = bindings::checkpoint_sem_undo(holder(held));
+        let creators = if held.is_leader() {
+            let parent = bindings::checkpoint_parent(held.as_raw());
+            let of_first = MmRef::of(holder(held))
+                .ok()
+                .and_then(|mm| saver.objects.get(Class::Mm, mm.as_raw()))
+                .and_then(|mm| saver.spaces.get(&mm))
+                .filter(|first| first.parent == parent)
+                .map(|first| first.sem_undo);
+            match of_first {
+                Some(undo) if undo == own => undo,
+                _ if saver.objects.get(Class::Task, parent).is_none() => ptr::null(),
+                _ => bindings::checkpoint_sem_undo(parent),
+            }
+        } else {
+            bindings::checkpoint_sem_undo(holder(leader))
+        };
+        (own, creators)
+    };
+    if own.is_null() {
+        return Ok(0);
+    }
+    if let Some(first) = saver.sem_undo.get(&own.addr()).copied() {
+        if own != creators {
+            saver.refuse(
+                Place::Task(held.pid()),
+                fmt!("semaphore adjustments shared with distant task {first}: not supported"),
+            );
+        }
+        return Ok(first);
+    }
+    let first = held.pid();
+    saver
+        .sem_undo
+        .try_create_and_insert(own.addr(), first, GFP_KERNEL)?;
+    Ok(first)
+}
+
+fn save(
+    saver: &mut Saver<'_>,
+    process: Option<u32>,
+    held: &Held,
+    threads: &[Held],
+) -> Result<Option<u32>> {
     let problems = saver.report.count();
-    refuse(saver, held);
-    let files = files::save(saver, held)?;
-    let fs = fs::save(saver, held)?;
+    let exited = held.state() == Still::Zombie;
+    let (files, fs, restart) = if exited {
+        (Some(0), Some(0), Some((restart::NONE, [0; 6])))
+    } else {
+        refuse(saver, held);
+        (
+            files::save(saver, held)?,
+            fs::save(saver, held)?,
+            save_restart(saver, held),
+        )
+    };
+    let vfork_child = held.vfork_child();
+    if vfork_child != 0 && !saver.is_task(vfork_child) {
+        saver.refuse(
+            Place::Task(held.pid()),
+            fmt!("waits in vfork for task {vfork_child} outside the tree: not supported"),
+        );
+    }
     let cred = cred::save(saver, held)?;
-    let seccomp = seccomp::save(saver, held)?;
-    let restart = save_restart(saver, held);
+    let sem_undo = save_sem_undo(saver, held, threads)?;
+    let seccomp = if exited {
+        Some(seccomp::State::default())
+    } else {
+        seccomp::save(saver, held)?
+    };
     let place = Place::Task(held.pid());
     // SAFETY: `held` keeps its task, which stands still.
     let mempolicy = unsafe { mempolicy::save(saver, place, ptr::null_mut(), held.as_raw()) }?;
@@ -91,8 +184,6 @@ fn save(saver: &mut Saver<'_>, process: Option<u32>, held: &Held) -> Result<Opti
     let Some(seccomp) = seccomp else {
         return Ok(None);
     };
-    saver.own(held, files, "descriptor table")?;
-    saver.own(held, fs, "working directory")?;
     if saver.report.count() != problems {
         return Ok(None);
     }
@@ -109,6 +200,11 @@ fn save(saver: &mut Saver<'_>, process: Option<u32>, held: &Held) -> Result<Opti
         }
         if seccomp.strict {
             flags |= task_flags::SECCOMP_STRICT;
+        }
+        match held.state() {
+            Still::Zombie => flags |= task_flags::EXITED,
+            Still::JobStopped => flags |= task_flags::STOPPED,
+            Still::Trapped | Still::Caller | Still::VforkParent => {}
         }
         let rseq = &(*task).rseq;
         let robust = (*task).futex.robust_list.addr();
@@ -149,6 +245,14 @@ fn save(saver: &mut Saver<'_>, process: Option<u32>, held: &Held) -> Result<Opti
             ioprio: u32::try_from(bindings::checkpoint_ioprio(task))?.into(),
             seccomp_filter: seccomp.filter.into(),
             mempolicy: mempolicy.into(),
+            vfork_child: vfork_child.into(),
+            sem_undo: sem_undo.into(),
+            exit_code: (if exited {
+                (*task).exit_code as u32 & 0xffff
+            } else {
+                0
+            })
+            .into(),
             ..Task::new_zeroed()
         }
     };
@@ -415,6 +519,14 @@ pub(crate) fn restore(record: &Task, cpus_allowed: &[u8]) -> Result {
 pub(crate) fn restore_death_signal(record: &Task) {
     // SAFETY: The current task is valid, and only it looks at this.
     unsafe { (*bindings::get_current()).pdeath_signal = record.pdeath_signal.get() as i32 };
+}
+
+/// Gives the current task, which is about to end, what is still seen of it afterwards.
+pub(crate) fn restore_exited(record: &Task) {
+    // SAFETY: The current task is valid; the name ends.
+    unsafe {
+        bindings::__set_task_comm(bindings::get_current(), record.comm.as_ptr().cast(), false)
+    };
 }
 
 fn user_pointer<T>(address: u64) -> *mut T {

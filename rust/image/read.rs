@@ -36,6 +36,7 @@ use super::{
         Tail, //
     },
     record::{
+        task_flags,
         vma_kind,
         Extent,
         Kind,
@@ -323,11 +324,13 @@ pub struct Slot {
     /// The process of a task.
     owner: u32,
     /// What was seen of the object: of a Task, bit n for component n of the extended registers and
-    /// bit 63 for the general ones; of a Process, bit 63 for its leader.
+    /// bit 63 for the general ones; of a Process, bit 63 for its leader, bit 62 for a task that has
+    /// not ended.
     seen: u64,
 }
 
 const SEEN: u64 = 1 << 63;
+const LIVE: u64 = 1 << 62;
 
 /// The objects of a plan by their ids.
 ///
@@ -337,9 +340,10 @@ const SEEN: u64 = 1 << 63;
 /// in a record of the plan is to an earlier object of a kind that belongs there. Moreover
 ///
 /// - the Vmas of an Mm follow it directly, ascend and are as many as it says;
-/// - the first Process is the only one without a parent, every Process has a leader, and its leader
-///   comes before its other Tasks;
-/// - every Task has one Registers record and no Xstate twice.
+/// - the first Process has no parent, every Process has a leader, and its leader comes before its
+///   other Tasks;
+/// - only leaders are EXITED, and a Process has a Task that is not if, and only if, it has an Mm;
+/// - every Task has one Registers record, unless it is EXITED, and no Xstate twice.
 pub struct Objects<'a, 's> {
     records: Records<'a>,
     slots: &'s [Slot],
@@ -410,8 +414,8 @@ impl<'a, 's> Objects<'a, 's> {
                 }
                 Kind::Process => {
                     let (fixed, _) = record.get::<Process>()?;
-                    if (fixed.parent.get() == 0) != (processes == 0) {
-                        return Err(bad("the first process is the root, and no other"));
+                    if fixed.parent.get() != 0 && processes == 0 {
+                        return Err(bad("the first process has a parent"));
                     }
                     processes += 1;
                 }
@@ -419,18 +423,25 @@ impl<'a, 's> Objects<'a, 's> {
                     let (task, _) = record.get::<Task>()?;
                     owner = task.process.get();
                     let slot = find_mut(earlier, owner).ok_or(bad("no such process"))?;
-                    let leads = process_at(plan, slot)
-                        .is_some_and(|process| process.tgid.get() == task.tid.get());
+                    let process = process_at(plan, slot).ok_or(bad("no such process"))?;
+                    let leads = process.tgid.get() == task.tid.get();
                     if leads == (slot.seen & SEEN != 0) {
                         return Err(bad("the leader comes first among the tasks of a process"));
                     }
-                    slot.seen |= SEEN;
+                    let exited = is_exited(task);
+                    if exited && !leads {
+                        return Err(bad("it has ended and leads no process"));
+                    }
+                    if !exited && process.mm.get() == 0 {
+                        return Err(bad("its process has ended"));
+                    }
+                    slot.seen |= if exited { SEEN } else { SEEN | LIVE };
                 }
                 Kind::Registers => {
                     let (fixed, _) = record.get::<Registers>()?;
                     let slot = find_mut(earlier, fixed.task.get()).ok_or(bad("no such task"))?;
-                    if slot.seen & SEEN != 0 {
-                        return Err(bad("a task has registers twice"));
+                    if slot.seen & SEEN != 0 || task_at(plan, slot).is_none_or(is_exited) {
+                        return Err(bad("a task has registers twice, or has ended"));
                     }
                     slot.seen |= SEEN;
                 }
@@ -472,12 +483,19 @@ impl<'a, 's> Objects<'a, 's> {
             let Some(record) = record_at(&plan.records(), slot) else {
                 continue;
             };
-            if slot.seen & SEEN == 0 {
-                match record.kind {
-                    Kind::Process => return Err(record.malformed("it has no leading task")),
-                    Kind::Task => return Err(record.malformed("it has no registers")),
-                    _ => (),
+            match record.kind {
+                Kind::Process if slot.seen & SEEN == 0 => {
+                    return Err(record.malformed("it has no leading task"));
                 }
+                Kind::Process
+                    if slot.seen & LIVE == 0 && record.get::<Process>()?.0.mm.get() != 0 =>
+                {
+                    return Err(record.malformed("all its tasks have ended"));
+                }
+                Kind::Task if slot.seen & SEEN == 0 && !is_exited(record.get::<Task>()?.0) => {
+                    return Err(record.malformed("it has no registers"));
+                }
+                _ => (),
             }
         }
         // INVARIANT: All of it was checked above.
@@ -539,6 +557,15 @@ fn kind_of<C: Crc32c>(plan: &Plan<'_, C>, slot: &Slot) -> Option<Kind> {
 fn process_at<'a, C: Crc32c>(plan: &Plan<'a, C>, slot: &Slot) -> Option<&'a Process> {
     let (process, _) = record_at(&plan.records(), slot)?.get::<Process>().ok()?;
     Some(process)
+}
+
+fn task_at<'a, C: Crc32c>(plan: &Plan<'a, C>, slot: &Slot) -> Option<&'a Task> {
+    let (task, _) = record_at(&plan.records(), slot)?.get::<Task>().ok()?;
+    Some(task)
+}
+
+fn is_exited(task: &Task) -> bool {
+    task.flags.get() & task_flags::EXITED != 0
 }
 
 fn finish_mm(mm: Option<(RecordRef<'_>, u64, u64)>) -> Result<(), ImageError> {

@@ -194,10 +194,7 @@ pub(crate) fn save_file(
     if let Some(id) = saver.objects.get(Class::File, file.as_ptr()) {
         return Ok(Some(id));
     }
-    if saver
-        .stream
-        .is_some_and(|stream| ptr::eq(stream.file().as_ptr(), file.as_ptr()))
-    {
+    if saver.is_stream(file) && !regular::takes(saver, fd, file) {
         saver.refuse(place, fmt!("is the stream that the image goes to"));
         return Ok(None);
     }

@@ -43,8 +43,12 @@ pub(crate) fn save(saver: &mut Saver<'_>, place: Place, file: &ARef<File>) -> Re
         return Ok(None);
     };
     let stat = files::stat(file)?;
+    let mut flags = files::image_flags(file);
+    if saver.is_stream(file) {
+        flags |= file_flags::STREAM;
+    }
     let record = FileRegular {
-        flags: files::image_flags(file).into(),
+        flags: flags.into(),
         mode: stat.mode.into(),
         pos: files::position(file).into(),
         size: stat.size.into(),
@@ -135,6 +139,9 @@ fn check(record: &FileRegular, stat: &Stat, policy: Policy) -> Verdict {
     let size = record.size.get();
     if stat.size < size {
         return Verdict::Differs("is shorter than at the checkpoint");
+    }
+    if record.flags.get() & file_flags::STREAM != 0 {
+        return Verdict::Same;
     }
     let untouched = stat.size == size
         && stat.mtime_sec == record.mtime_sec.get()

@@ -65,6 +65,8 @@ bits! {
         ADVISE_RANDOM = 15,
         /// POSIX_FADV_NOREUSE.
         ADVISE_NOREUSE = 16,
+        /// Of a regular file: the image itself went there, so that its size and time say nothing.
+        STREAM = 31,
     }
 }
 

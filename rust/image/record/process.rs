@@ -39,9 +39,9 @@ record!(Fs, object: true, tail: Tail::Path);
 bits! {
     /// Bits of [`Process::flags`].
     pub mod process_flags {
-        /// The leader of its process group is outside the tree: it joins the restarter's.
+        /// Its process group is one of outside the tree: it joins the restarter's.
         PGID_OUTSIDE = 0,
-        /// The leader of its session is outside the tree: it joins the restarter's.
+        /// Its session is one of outside the tree: it joins the restarter's, and a group of outside.
         SID_OUTSIDE = 1,
         /// It adopts orphans: PR_SET_CHILD_SUBREAPER.
         SUBREAPER = 2,
@@ -49,6 +49,8 @@ bits! {
         STOPPED = 3,
         /// It has called execve(2) since it was forked.
         EXECED = 4,
+        /// It was continued, and nobody has been told: WCONTINUED of waitpid(2).
+        CONTINUED = 5,
     }
 }
 
@@ -73,8 +75,12 @@ layout! {
 }
 
 layout! {
-    /// A process: what its threads share. The first is the root of the tree; a parent comes before
-    /// its children. Its Tasks follow later, the leader (tid equal to tgid) first.
+    /// A process: what its threads share. The first is a root of the tree; a parent comes before its
+    /// children. Its Tasks follow later, the leader (tid equal to tgid) first. One that has neither
+    /// Mm nor Sighand has ended, and waits for its parent: its leader is its only Task, and EXITED.
+    ///
+    /// An Mm may be that of an earlier Process, and a Sighand with it: of the parent, or of a sibling
+    /// of the same `parent`, which is then the first Process with the Mm.
     pub struct Process {
         /// Its id, as getpid(2) returns it.
         pub tgid: I32 => Check::Range(1, 0x3fff_ffff),
@@ -84,14 +90,15 @@ layout! {
         pub sid: I32 => Check::Range(0, 0x3fff_ffff),
         /// Bits of `process_flags`.
         pub flags: U32 => Check::Bits(process_flags::ALL),
-        /// Id of the parent's Process record; 0 for the root, whose parent is outside the tree.
-        pub parent: U32 => Check::IdOrNone(&[Kind::Process]),
+        /// Id of the Task that is its parent, the one thread at whose end it gets its death signal; 0
+        /// for a root, whose parent is outside the tree.
+        pub parent: U32 => Check::IdOrNone(&[Kind::Task]),
         /// Signal that the parent gets at its death.
         pub exit_signal: U32 => Check::Range(0, 64),
-        /// Id of its Mm.
-        pub mm: U32 => Check::Id(&[Kind::Mm]),
-        /// Id of its Sighand.
-        pub sighand: U32 => Check::Id(&[Kind::Sighand]),
+        /// Id of its Mm; 0 when it has ended.
+        pub mm: U32 => Check::IdOrNone(&[Kind::Mm]),
+        /// Id of its Sighand; 0 when it has ended.
+        pub sighand: U32 => Check::IdOrNone(&[Kind::Sighand]),
         /// Readiness to be killed when memory runs out: -1000 to 1000.
         pub oom_score_adj: I32,
         /// The lowest that it may be set to without privilege.
@@ -104,8 +111,13 @@ layout! {
         pub itimer_virtual: Itimer,
         /// ITIMER_PROF.
         pub itimer_prof: Itimer,
+        /// When it has ended, its status as waitpid(2) gives it; when it is stopped, the signal that
+        /// stopped it, or 0 once its parent has been told.
+        pub exit_code: U32 => Check::Bits(0xffff),
+        /// The signal that stops those of its tasks that are STOPPED, else 0.
+        pub stop_signal: U32 => Check::Range(0, 64),
         /// Zero.
-        pub reserved: [u8; 32] => Check::Zero,
+        pub reserved: [u8; 24] => Check::Zero,
     }
 }
 
@@ -124,6 +136,9 @@ record!(Process, object: true, tail: Tail::None, check: |process, _| {
     if timers.iter().any(|timer| timer.interval_ns.get() > most || timer.remaining_ns.get() > most)
     {
         return Err("impossible time of a timer");
+    }
+    if (process.mm.get() == 0) != (process.sighand.get() == 0) {
+        return Err("it has ended in part");
     }
     Ok(())
 });
@@ -149,6 +164,11 @@ bits! {
         MCE_EARLY = 7,
         /// PR_SET_IO_FLUSHER.
         IO_FLUSHER = 8,
+        /// It has ended: a leader, whose place is kept until its process has ended and its parent has
+        /// been told.
+        EXITED = 9,
+        /// It is stopped by job control.
+        STOPPED = 10,
     }
 }
 
@@ -205,10 +225,10 @@ layout! {
         pub personality: U32,
         /// Its name, then zeros; at least one.
         pub comm: [u8; 16],
-        /// Id of its Files.
-        pub files: U32 => Check::Id(&[Kind::Files]),
-        /// Id of its Fs.
-        pub fs: U32 => Check::Id(&[Kind::Fs]),
+        /// Id of its Files; 0 when it has ended.
+        pub files: U32 => Check::IdOrNone(&[Kind::Files]),
+        /// Id of its Fs; 0 when it has ended.
+        pub fs: U32 => Check::IdOrNone(&[Kind::Fs]),
         /// Id of its Cred.
         pub cred: U32 => Check::Id(&[Kind::Cred]),
         /// Signal that it gets when its parent dies, 0 for none.
@@ -260,8 +280,15 @@ layout! {
         pub seccomp_filter: U32 => Check::IdOrNone(&[Kind::SeccompFilter]),
         /// Id of its memory policy, 0 if it has none.
         pub mempolicy: U32 => Check::IdOrNone(&[Kind::MemPolicy]),
+        /// Tid of the child for whose exec or end it waits in vfork(2), or 0.
+        pub vfork_child: I32 => Check::Range(0, 0x3fff_ffff),
+        /// Tid of the first Task that its SysV semaphore adjustments are shared with, itself included;
+        /// 0 for none.
+        pub sem_undo: I32 => Check::Range(0, 0x3fff_ffff),
+        /// Its status when it has ended, as exit(2) was told.
+        pub exit_code: U32 => Check::Bits(0xffff),
         /// Zero.
-        pub reserved: [u8; 20] => Check::Zero,
+        pub reserved: [u8; 8] => Check::Zero,
     }
 }
 
@@ -277,6 +304,10 @@ record!(Task, object: true, tail: Tail::Mask, check: |task, _| {
     }
     if task.flags.get() & task_flags::SECCOMP_STRICT != 0 && task.seccomp_filter.get() != 0 {
         return Err("both modes of seccomp");
+    }
+    let exited = task.flags.get() & task_flags::EXITED != 0;
+    if exited != (task.files.get() == 0) || exited != (task.fs.get() == 0) {
+        return Err("it has ended in part");
     }
     Ok(())
 });

@@ -122,7 +122,25 @@ const char *checkpoint_task_blocker(struct task_struct *task, unsigned int *at);
 const char *checkpoint_mm_blocker(struct mm_struct *mm, unsigned int *at);
 const char *checkpoint_file_blocker(struct file *file);
 
+/**
+ * enum checkpoint_table - what tasks of different processes may share
+ * @CHECKPOINT_TABLE_MM:	address space
+ * @CHECKPOINT_TABLE_FILES:	file descriptors
+ * @CHECKPOINT_TABLE_FS:	working directory and umask
+ * @CHECKPOINT_TABLE_SIGHAND:	signal actions
+ */
+enum checkpoint_table {
+	CHECKPOINT_TABLE_MM,
+	CHECKPOINT_TABLE_FILES,
+	CHECKPOINT_TABLE_FS,
+	CHECKPOINT_TABLE_SIGHAND,
+};
+
 /* kernel/checkpoint/hooks.c */
+const void *checkpoint_table(struct task_struct *task, enum checkpoint_table table);
+size_t checkpoint_table_users(struct task_struct *task, enum checkpoint_table table);
+size_t checkpoint_find_users(struct task_struct *task, enum checkpoint_table table, pid_t *pids,
+			     size_t max);
 int checkpoint_fd_cloexec(struct task_struct *task, unsigned int fd);
 int checkpoint_get_fs(struct task_struct *task, struct path *root, struct path *pwd, int *umask);
 bool checkpoint_path_unlinked(const struct path *path);
@@ -130,6 +148,8 @@ bool checkpoint_path_equal(const struct path *a, const struct path *b);
 bool checkpoint_killed(void);
 void checkpoint_close_all(void);
 void checkpoint_set_umask(int umask);
+size_t checkpoint_group_members(pid_t nr, enum pid_type type, pid_t *tgids, size_t max,
+				bool *lives);
 int checkpoint_set_ids(struct task_struct *task, pid_t pgid, pid_t sid);
 bool checkpoint_may_choose_pids(void);
 void checkpoint_close_now(struct file *file);
@@ -147,7 +167,18 @@ void checkpoint_set_execed(void);
 bool checkpoint_same_label(const struct cred *a, const struct cred *b);
 char *checkpoint_path_from_root(const struct path *path, char *buf, int len);
 bool checkpoint_is_subreaper(struct task_struct *task);
-const void *checkpoint_parent_signal(struct task_struct *task);
+int checkpoint_wait_exited(struct task_struct *task);
+void checkpoint_set_exit_signal(struct task_struct *task, int sig);
+struct task_struct *checkpoint_parent(struct task_struct *task);
+const void *checkpoint_sem_undo(struct task_struct *task);
+void checkpoint_set_subreaper(void);
+int checkpoint_share_files(struct task_struct *task, struct task_struct *owner);
+int checkpoint_share_fs(struct task_struct *task, struct task_struct *owner);
+void checkpoint_set_stopped(struct task_struct *task, bool stopped, bool continued, int code);
+void checkpoint_stop_task(struct task_struct *task, int sig, bool stopped);
+int checkpoint_wait_stopped(struct task_struct *task);
+void checkpoint_vfork_begin(struct task_struct *child, struct completion *done);
+int checkpoint_vfork_end(struct task_struct *child, struct completion *done, bool wait);
 int checkpoint_enter_time_ns(s64 monotonic_ns, s64 boottime_ns, struct nsproxy **old);
 void checkpoint_leave_time_ns(struct nsproxy *old);
 void checkpoint_clocks(struct task_struct *task, s64 *monotonic_ns, s64 *boottime_ns);

@@ -10,8 +10,10 @@
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 
+struct cgroup;
 struct file;
 struct pid;
+struct pid_namespace;
 struct task_struct;
 
 /**
@@ -46,16 +48,57 @@ struct checkpoint_watch {
 	unsigned long deadline;
 };
 
+/**
+ * enum checkpoint_scope_kind - what a hold is of
+ * @CHECKPOINT_SCOPE_TREES:	processes
+ * @CHECKPOINT_SCOPE_GROUP:	the processes of a group
+ * @CHECKPOINT_SCOPE_SESSION:	those of a session
+ * @CHECKPOINT_SCOPE_PID_NS:	those of a pid namespace
+ * @CHECKPOINT_SCOPE_CGROUP:	those of a cgroup and the ones below
+ */
+enum checkpoint_scope_kind {
+	CHECKPOINT_SCOPE_TREES,
+	CHECKPOINT_SCOPE_GROUP,
+	CHECKPOINT_SCOPE_SESSION,
+	CHECKPOINT_SCOPE_PID_NS,
+	CHECKPOINT_SCOPE_CGROUP,
+};
+
+/**
+ * struct checkpoint_scope - what a hold is of, with a reference
+ * @kind:	which of the others says
+ * @count:	number of @roots
+ * @roots:	tasks, with their processes
+ * @pid:	group or session
+ * @pid_ns:	pid namespace
+ * @cgroup:	cgroup
+ */
+struct checkpoint_scope {
+	enum checkpoint_scope_kind kind;
+	size_t count;
+	union {
+		struct task_struct **roots;
+		struct pid *pid;
+		struct pid_namespace *pid_ns;
+		struct cgroup *cgroup;
+	};
+};
+
+int checkpoint_get_scope(struct checkpoint_scope *scope, enum checkpoint_scope_kind kind, int fd);
+int checkpoint_trees(struct checkpoint_scope *scope, size_t count);
+void checkpoint_put_scope(struct checkpoint_scope *scope);
+
 bool checkpoint_unprivileged_allowed(void);
 bool checkpoint_caller_filtered(void);
 bool checkpoint_caller_capable(void);
 bool checkpoint_caller_killed(void);
 int checkpoint_task_access(struct task_struct *t, bool settled);
 
-size_t checkpoint_walk_tree(struct task_struct *root, struct task_struct **tasks, size_t max);
+size_t checkpoint_walk(const struct checkpoint_scope *scope, struct task_struct **tasks, size_t max);
 int checkpoint_trap_set(struct task_struct *t);
 void checkpoint_trap_clear(struct task_struct *t);
 enum checkpoint_still checkpoint_task_still(struct task_struct *t);
+bool checkpoint_is_trapped(struct task_struct *t);
 struct task_struct *checkpoint_vfork_child(struct task_struct *t);
 int checkpoint_wait_trapped(struct task_struct *t, long timeout);
 bool checkpoint_wait_inactive(struct task_struct *t, enum checkpoint_still still);

@@ -4,12 +4,16 @@
 
 use std::{
     fmt::Display,
+    fs::File,
     io::{
         self,
         IsTerminal,
         Write, //
     },
-    os::fd::AsFd,
+    os::fd::{
+        AsFd,
+        OwnedFd, //
+    },
     process::ExitCode,
     sync::mpsc::{
         self,
@@ -33,6 +37,7 @@ use checkpoint::{
     Checkpoint,
     External,
     Hold,
+    Scope,
     Stats, //
 };
 
@@ -52,15 +57,15 @@ fn count(number: u64, one: &str, many: &str) -> impl Display {
 }
 
 pub fn run(options: &Capture) -> anyhow::Result<ExitCode> {
-    let pid = options.pid.unwrap_or_default();
     let to_stdout = !options.check && options.output.is_none();
     if to_stdout && io::stdout().is_terminal() {
         say("an image does not go to a terminal: redirect the output, or give -o FILE");
         return Ok(ExitCode::from(USAGE));
     }
 
-    let target = checkpoint::process(pid).with_context(|| format!("process {pid}"))?;
+    let (what, target, scope) = target(options)?;
     let mut call = Checkpoint::new(target.as_fd())
+        .scope(scope)
         .timeout(options.timeout.unwrap_or_default())
         .lease(options.lease.unwrap_or_default())
         .no_snapshot(options.no_snapshot);
@@ -73,7 +78,7 @@ pub fn run(options: &Capture) -> anyhow::Result<ExitCode> {
         }
     }
     if options.check {
-        return check(pid, &call, options.quiet);
+        return check(&what, &call, options.quiet);
     }
 
     let begin = Instant::now();
@@ -109,7 +114,7 @@ pub fn run(options: &Capture) -> anyhow::Result<ExitCode> {
     }
     if !options.quiet {
         say(format_args!(
-            "process {pid} {end}: {}, {}, {}; stood still {}, {} in all",
+            "{what} {end}: {}, {}, {}; stood still {}, {} in all",
             count(stats.tasks, "task", "tasks"),
             count(stats.pages, "page", "pages"),
             Size(stats.bytes),
@@ -118,6 +123,27 @@ pub fn run(options: &Capture) -> anyhow::Result<ExitCode> {
         ));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is meant: its name, and the descriptor that stands for it.
+fn target(options: &Capture) -> anyhow::Result<(String, OwnedFd, Scope)> {
+    if let Some(dir) = &options.cgroup {
+        let name = format!("cgroup {}", dir.display());
+        let dir = File::open(dir).with_context(|| name.clone())?;
+        return Ok((name, dir.into(), Scope::Cgroup));
+    }
+    let pid = options.pid.unwrap_or_default();
+    let target = checkpoint::process(pid).with_context(|| format!("process {pid}"))?;
+    let (what, scope) = if options.group {
+        ("process group of ", Scope::Group)
+    } else if options.session {
+        ("session of ", Scope::Session)
+    } else if options.pid_namespace {
+        ("pid namespace of ", Scope::PidNamespace)
+    } else {
+        ("", Scope::Process)
+    };
+    Ok((format!("{what}process {pid}"), target, scope))
 }
 
 /// Does `work` while a thread keeps the hold from running out.
@@ -137,7 +163,7 @@ fn while_renewed<T>(hold: &Hold, lease: Option<Duration>, work: impl FnOnce() ->
     })
 }
 
-fn check(pid: i32, call: &Checkpoint<'_>, quiet: bool) -> anyhow::Result<ExitCode> {
+fn check(what: &str, call: &Checkpoint<'_>, quiet: bool) -> anyhow::Result<ExitCode> {
     let blockers = call.check()?;
     let mut out = io::stdout().lock();
     for line in &blockers {
@@ -145,9 +171,9 @@ fn check(pid: i32, call: &Checkpoint<'_>, quiet: bool) -> anyhow::Result<ExitCod
     }
     if !quiet {
         say(match blockers.len() {
-            0 => format!("process {pid}: nothing stands in the way of a checkpoint"),
-            1 => format!("process {pid}: this stands in the way of a checkpoint"),
-            n => format!("process {pid}: these {n} stand in the way of a checkpoint"),
+            0 => format!("{what}: nothing stands in the way of a checkpoint"),
+            1 => format!("{what}: this stands in the way of a checkpoint"),
+            n => format!("{what}: these {n} stand in the way of a checkpoint"),
         });
     }
     Ok(if blockers.is_empty() {

@@ -68,8 +68,24 @@ enum Command {
 #[derive(Args)]
 struct Capture {
     /// Process at the root of the tree
-    #[arg(required = true, value_parser = clap::value_parser!(i32).range(1..))]
+    #[arg(required_unless_present = "cgroup", value_parser = clap::value_parser!(i32).range(1..))]
     pid: Option<i32>,
+
+    /// Take all processes of the process group of PID, with their descendants
+    #[arg(long, group = "scope")]
+    group: bool,
+
+    /// Take all processes of the session of PID, with their descendants
+    #[arg(long, group = "scope")]
+    session: bool,
+
+    /// Take all processes of the pid namespace of PID
+    #[arg(long, group = "scope")]
+    pid_namespace: bool,
+
+    /// Take all processes of a cgroup (v2) and those below it, with their descendants
+    #[arg(long, value_name = "DIR", group = "scope", conflicts_with = "pid")]
+    cgroup: Option<PathBuf>,
 
     /// Let the tree go on (default)
     #[arg(long, group = "after")]

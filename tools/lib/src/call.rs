@@ -92,6 +92,22 @@ fn with_log<T>(
     Ok((result, lines))
 }
 
+/// What a checkpoint is of, besides all descendants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// The process of the pidfd.
+    #[default]
+    Process,
+    /// The process group of the pidfd's process.
+    Group,
+    /// Its session.
+    Session,
+    /// Its pid namespace.
+    PidNamespace,
+    /// The cgroup whose directory it is, and those below.
+    Cgroup,
+}
+
 /// What becomes of an open file that leads outside the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum External {
@@ -106,6 +122,7 @@ pub enum External {
 pub struct Checkpoint<'fd> {
     target: BorrowedFd<'fd>,
     external: Vec<RawExternal>,
+    scope: Scope,
     no_snapshot: bool,
     timeout: Duration,
     lease: Duration,
@@ -121,10 +138,17 @@ impl<'fd> Checkpoint<'fd> {
         Self {
             target,
             external: Vec::new(),
+            scope: Scope::Process,
             no_snapshot: false,
             timeout: Duration::ZERO,
             lease: Duration::ZERO,
         }
+    }
+
+    /// What of the target is meant.
+    pub fn scope(mut self, scope: Scope) -> Self {
+        self.scope = scope;
+        self
     }
 
     /// Whether the tree stays still until its image is written, which needs less memory.
@@ -164,8 +188,15 @@ impl<'fd> Checkpoint<'fd> {
         let held = flags & sys::HELD != 0;
         let mut stats = RawStats::default();
         let (result, lines) = with_log(|log| {
+            let scope = match self.scope {
+                Scope::Process => 0,
+                Scope::Group => sys::GROUP,
+                Scope::Session => sys::SESSION,
+                Scope::PidNamespace => sys::PID_NS,
+                Scope::Cgroup => sys::CGROUP,
+            };
             let args = sys::CheckpointArgs {
-                flags,
+                flags: flags | scope,
                 target: self.target.as_raw_fd(),
                 fd: fd.map_or(-1, |fd| fd.as_raw_fd()),
                 log_fd: log.as_raw_fd(),

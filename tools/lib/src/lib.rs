@@ -30,6 +30,7 @@ pub use self::{
         Inherit,
         Restart,
         Restarted,
+        Scope,
         Stats, //
     },
     error::Error,

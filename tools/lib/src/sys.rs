@@ -21,6 +21,10 @@ pub(crate) const HOLD: u64 = 1 << 0;
 pub(crate) const HELD: u64 = 1 << 1;
 pub(crate) const CHECK: u64 = 1 << 2;
 pub(crate) const NO_SNAPSHOT: u64 = 1 << 4;
+pub(crate) const GROUP: u64 = 1 << 5;
+pub(crate) const SESSION: u64 = 1 << 6;
+pub(crate) const PID_NS: u64 = 1 << 7;
+pub(crate) const CGROUP: u64 = 1 << 8;
 
 pub(crate) const FROZEN: u64 = 1 << 0;
 pub(crate) const FILES_KEEP: u64 = 1 << 1;
@@ -315,6 +319,10 @@ mod tests {
             ("CHECKPOINT_NO_SNAPSHOT", NO_SNAPSHOT),
             ("CHECKPOINT_EXTERNAL_SUPPLY", EXTERNAL_SUPPLY.into()),
             ("CHECKPOINT_EXTERNAL_DROP", EXTERNAL_DROP.into()),
+            ("CHECKPOINT_GROUP", GROUP),
+            ("CHECKPOINT_SESSION", SESSION),
+            ("CHECKPOINT_PID_NS", PID_NS),
+            ("CHECKPOINT_CGROUP", CGROUP),
             ("RESTART_FROZEN", FROZEN),
             ("RESTART_FILES_KEEP", FILES_KEEP),
             ("RESTART_FILES_TRUNCATE", FILES_TRUNCATE),

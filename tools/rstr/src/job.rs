@@ -47,7 +47,6 @@ use rustix::{
         getsid,
         pidfd_send_signal,
         wait,
-        waitpid,
         Pid,
         Signal,
         WaitOptions,
@@ -97,6 +96,10 @@ pub enum End {
 pub struct Job {
     pid: i32,
     pidfd: OwnedFd,
+    /// All children are roots, several if the image is that of a group or the like.
+    alone: bool,
+    /// The roots besides the first, if there may be other children.
+    others: Vec<i32>,
     hold: Option<Hold>,
     stats: Stats,
     signals: Signals,
@@ -156,6 +159,18 @@ fn end(status: WaitStatus) -> Option<End> {
     }
 }
 
+/// The children of this process.
+fn children() -> impl Iterator<Item = i32> {
+    let own = getpid().as_raw_nonzero().get().to_string();
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    all.filter_map(move |entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        let (_, rest) = stat.rsplit_once(") ")?;
+        (rest.split(' ').nth(1) == Some(own.as_str())).then_some(pid)
+    })
+}
+
 impl Job {
     /// Brings back the tree.
     pub fn start(
@@ -186,6 +201,8 @@ impl Job {
         // The thread of the bar starts before the signals are blocked, and may take them: it is
         // gone when there is somebody to forward them to.
         let progress = Progress::start(image, Direction::Read, options.quiet);
+        // Whoever called exec may have left us children.
+        let alone = !getpid().is_init() && wait(WaitOptions::NOHANG).err() == Some(Errno::CHILD);
         let restarted = restart.read(image);
         drop(progress);
         let Restarted {
@@ -194,11 +211,19 @@ impl Job {
             hold,
             stats,
         } = restarted?;
+        let others = if getpid().is_init() {
+            // Whose children all orphans become, too.
+            children().filter(|child| *child != pid).collect()
+        } else {
+            Vec::new()
+        };
         let numbers = [FORWARDED, &[libc::SIGCHLD]].concat();
         let signals = Signals::take(&numbers).context("cannot take signals")?;
         Ok(Self {
             pid,
             pidfd,
+            alone,
+            others,
             hold,
             stats,
             signals,
@@ -264,9 +289,9 @@ impl Job {
     }
 
     /// Keeps the tree held until a signal says what to do.
-    fn until_go(&self, hold: Hold) -> anyhow::Result<Option<End>> {
+    fn until_go(&mut self, hold: Hold) -> anyhow::Result<Option<End>> {
         loop {
-            self.pause(Some(RENEW))?;
+            self.pause(Some(RENEW), true)?;
             while let Some(signal) = self.signals.next() {
                 match signal.number {
                     libc::SIGCONT | libc::SIGUSR1 => {
@@ -282,7 +307,7 @@ impl Job {
                 }
             }
             // SIGKILL reaches what is held.
-            if let Ok(Some((pid, status))) = self.look(false, false) {
+            if let Ok(Some((pid, status))) = self.look(false) {
                 if let Some(end) = end(status).filter(|_| pid == self.pid) {
                     return Ok(Some(end));
                 }
@@ -291,29 +316,33 @@ impl Job {
         }
     }
 
-    /// Waits for a signal, for the end of the root, or for some time.
-    fn pause(&self, limit: Option<Duration>) -> anyhow::Result<()> {
+    /// Waits for a signal, for the end of the root while it `lives`, or for some time.
+    fn pause(&self, limit: Option<Duration>, lives: bool) -> anyhow::Result<()> {
         let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
         let mut fds = [
             PollFd::new(&self.signals, PollFlags::IN),
             PollFd::new(&self.pidfd, PollFlags::IN),
         ];
-        match poll(&mut fds, limit.as_ref()) {
+        match poll(&mut fds[..if lives { 2 } else { 1 }], limit.as_ref()) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(error).context("cannot wait"),
         }
     }
 
-    /// Waits for the end of the root, forwards signals to it, and stops with it.
-    fn until_end(&self) -> anyhow::Result<End> {
+    /// Waits for the end of all roots, forwards signals to the first, stops with it, and returns how it
+    /// ended.
+    fn until_end(&mut self) -> anyhow::Result<End> {
         let stops = self.terminal.is_some();
-        // Process 1 of a namespace has all orphans as its children, too.
-        let adopts = getpid().is_init();
+        let mut first = None;
         loop {
-            match self.look(stops, adopts) {
+            if let Some(end) = first.filter(|_| !self.alone && self.others.is_empty()) {
+                return Ok(end);
+            }
+            match self.look(stops) {
                 Ok(Some((pid, status))) if pid == self.pid => {
-                    if let Some(end) = end(status) {
-                        return Ok(end);
+                    first = end(status);
+                    if first.is_some() {
+                        continue;
                     }
                     // A shell waits for us to stop when its job does.
                     signals::stop_self();
@@ -323,11 +352,13 @@ impl Job {
                 Ok(None) => {
                     // SIGCHLD says when there is something new; so does the end of the root, should
                     // it not be our child.
-                    self.pause(None)?;
+                    self.pause(None, first.is_none())?;
                     self.forward();
                 }
                 Err(error) => {
-                    return Err(error)
+                    return first
+                        .filter(|_| error == Errno::CHILD)
+                        .ok_or(error)
                         .with_context(|| format!("cannot wait for process {}", self.pid));
                 }
             }
@@ -335,18 +366,19 @@ impl Job {
     }
 
     /// Looks for a child that ended or stopped.
-    fn look(&self, stops: bool, adopts: bool) -> Result<Option<(i32, WaitStatus)>, Errno> {
+    fn look(&mut self, stops: bool) -> Result<Option<(i32, WaitStatus)>, Errno> {
         let mut options = WaitOptions::NOHANG;
         if stops {
             options |= WaitOptions::UNTRACED;
         }
-        let pid = Pid::from_raw(self.pid).filter(|_| !adopts);
-        let found = if adopts {
-            wait(options)?
-        } else {
-            waitpid(pid, options)?
+        let Some((pid, status)) = wait(options)? else {
+            return Ok(None);
         };
-        Ok(found.map(|(pid, status)| (pid.as_raw_nonzero().get(), status)))
+        let pid = pid.as_raw_nonzero().get();
+        if end(status).is_some() {
+            self.others.retain(|other| *other != pid);
+        }
+        Ok(Some((pid, status)))
     }
 
     /// Passes on signals that processes sent. The terminal's reach the tree by themselves, or are

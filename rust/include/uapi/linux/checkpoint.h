@@ -15,6 +15,15 @@
 #define CHECKPOINT_RELEASE	(1ULL << 3) /* with HELD: end the hold once the state is captured */
 #define CHECKPOINT_NO_SNAPSHOT	(1ULL << 4) /* keep the tree stopped until the image is written */
 
+/*
+ * What is checkpointed: with none of these the process of the pidfd @target, with one of them all
+ * processes of something that @target is a member of; in any case with all their descendants.
+ */
+#define CHECKPOINT_GROUP	(1ULL << 5) /* the process group */
+#define CHECKPOINT_SESSION	(1ULL << 6) /* the session */
+#define CHECKPOINT_PID_NS	(1ULL << 7) /* the pid namespace */
+#define CHECKPOINT_CGROUP	(1ULL << 8) /* @target is a cgroup v2 directory: it, and those below */
+
 /* What becomes of an open file that has another side outside the tree. */
 #define CHECKPOINT_EXTERNAL_SUPPLY	1 /* the caller of restart(2) supplies another */
 #define CHECKPOINT_EXTERNAL_DROP	2 /* the other side is gone after the restart */
@@ -38,7 +47,8 @@ struct checkpoint_external {
 /**
  * struct checkpoint_args - arguments of checkpoint(2)
  * @flags:	CHECKPOINT_* bits
- * @target:	pidfd of the root of the tree, or a hold descriptor (CHECKPOINT_HELD)
+ * @target:	pidfd of the root of the tree or of a member of what a flag says, a cgroup directory
+ *		(CHECKPOINT_CGROUP), or a hold descriptor (CHECKPOINT_HELD)
  * @fd:		stream the image goes to, written in order; -1 with HOLD and CHECK
  * @log_fd:	gets one line for each problem, or -1
  * @timeout_ms:	how long to wait for all tasks to stand still, 0 for the default (10 s)

@@ -82,11 +82,13 @@ pub fn image(
     };
     show.head(plan, whole);
     let mut processes = Vec::<Entry<'_>>::new();
+    let mut number_of = BTreeMap::new();
     let mut vmas = BTreeMap::<u32, Vec<&Vma>>::new();
     for record in plan.records() {
         match record.kind {
             Kind::Process => {
                 if let Ok((process, _)) = record.get::<Process>() {
+                    number_of.insert(record.id, processes.len());
                     processes.push(Entry {
                         id: record.id,
                         process,
@@ -97,10 +99,8 @@ pub fn image(
             }
             Kind::Task => {
                 if let Ok((task, _)) = record.get::<Task>() {
-                    let of = processes
-                        .iter_mut()
-                        .find(|entry| entry.id == task.process.get());
-                    if let Some(entry) = of {
+                    let of = number_of.get(&task.process.get());
+                    if let Some(entry) = of.and_then(|of| processes.get_mut(*of)) {
                         entry.tasks.push((record.id, task));
                     }
                 }
@@ -172,11 +172,11 @@ impl Show<'_, '_> {
         self.line(format_args!("\nTree"));
         // Parents come before their children; the depth of each is known when it is needed.
         let mut children = BTreeMap::<u32, Vec<&Entry<'_>>>::new();
+        let mut process_of = BTreeMap::new();
         for entry in processes {
-            children
-                .entry(entry.process.parent.get())
-                .or_default()
-                .push(entry);
+            process_of.extend(entry.tasks.iter().map(|(id, _)| (*id, entry.id)));
+            let parent = process_of.get(&entry.process.parent.get()).unwrap_or(&0);
+            children.entry(*parent).or_default().push(entry);
         }
         let mut todo: Vec<(usize, &Entry<'_>)> = children
             .get(&0)
@@ -217,6 +217,9 @@ impl Show<'_, '_> {
                     let _ = write!(notes, ", {timers} timers");
                 }
             }
+            if process.mm.get() == 0 {
+                notes.push_str(", zombie");
+            }
             let indent = depth * 2;
             self.line(format_args!(
                 "{:indent$}{} {name}  pgid {}{}, sid {}{}{notes}",
@@ -237,18 +240,16 @@ impl Show<'_, '_> {
     }
 
     fn memory(&mut self, processes: &[Entry<'_>], vmas: &BTreeMap<u32, Vec<&Vma>>) {
-        let mut shown = Vec::new();
+        let mut users = BTreeMap::<u32, Vec<String>>::new();
+        for entry in processes {
+            let tgid = entry.process.tgid.to_string();
+            users.entry(entry.process.mm.get()).or_default().push(tgid);
+        }
         for entry in processes {
             let mm = entry.process.mm.get();
-            if shown.contains(&mm) {
+            let Some(users) = users.remove(&mm).filter(|_| mm != 0) else {
                 continue;
-            }
-            shown.push(mm);
-            let users: Vec<String> = processes
-                .iter()
-                .filter(|entry| entry.process.mm.get() == mm)
-                .map(|entry| entry.process.tgid.to_string())
-                .collect();
+            };
             let contents = self.contents.get(&mm).cloned().unwrap_or_default();
             let saved = Size(contents.pages * 4096);
             self.line(format_args!(
@@ -312,19 +313,17 @@ impl Show<'_, '_> {
     }
 
     fn files(&mut self, processes: &[Entry<'_>]) {
-        let mut shown = Vec::new();
-        for (_, task) in processes.iter().flat_map(|entry| &entry.tasks) {
+        let tasks = || processes.iter().flat_map(|entry| &entry.tasks);
+        let mut users = BTreeMap::<u32, Vec<String>>::new();
+        for (_, task) in tasks() {
+            let tid = task.tid.to_string();
+            users.entry(task.files.get()).or_default().push(tid);
+        }
+        for (_, task) in tasks() {
             let files = task.files.get();
-            if shown.contains(&files) {
+            let Some(users) = users.remove(&files).filter(|_| files != 0) else {
                 continue;
-            }
-            shown.push(files);
-            let users: Vec<String> = processes
-                .iter()
-                .flat_map(|entry| &entry.tasks)
-                .filter(|(_, task)| task.files.get() == files)
-                .map(|(_, task)| task.tid.to_string())
-                .collect();
+            };
             self.line(format_args!("\nFiles of {}", users.join(", ")));
             if let Some((_, cwd)) = self.objects.get_as::<Fs>(task.fs.get()) {
                 self.line(format_args!("   cwd  {}", clean(cwd)));

@@ -164,19 +164,7 @@ impl Builder {
     }
 
     pub fn task(&mut self, tid: i32, process: u32, files: u32, fs: u32, cred: u32) -> u32 {
-        let task = Task {
-            tid: tid.into(),
-            process: process.into(),
-            comm: *b"python3\0\0\0\0\0\0\0\0\0",
-            files: files.into(),
-            fs: fs.into(),
-            cred: cred.into(),
-            altstack_flags: 2.into(),
-            timerslack_ns: 50_000.into(),
-            default_timerslack_ns: 50_000.into(),
-            ..FromZeros::new_zeroed()
-        };
-        let id = self.object(&task, &[&3u64.to_le_bytes()]);
+        let id = self.task_record(tid, process, files, fs, cred, 0);
         let registers = Registers {
             task: id.into(),
             rip: 0x40_0123.into(),
@@ -187,6 +175,35 @@ impl Builder {
         };
         self.put(&registers, &[]);
         id
+    }
+
+    pub fn exited_task(&mut self, tid: i32, process: u32, cred: u32) -> u32 {
+        self.task_record(tid, process, 0, 0, cred, task_flags::EXITED)
+    }
+
+    fn task_record(
+        &mut self,
+        tid: i32,
+        process: u32,
+        files: u32,
+        fs: u32,
+        cred: u32,
+        flags: u32,
+    ) -> u32 {
+        let task = Task {
+            tid: tid.into(),
+            process: process.into(),
+            flags: flags.into(),
+            comm: *b"python3\0\0\0\0\0\0\0\0\0",
+            files: files.into(),
+            fs: fs.into(),
+            cred: cred.into(),
+            altstack_flags: 2.into(),
+            timerslack_ns: 50_000.into(),
+            default_timerslack_ns: 50_000.into(),
+            ..FromZeros::new_zeroed()
+        };
+        self.object(&task, &[&3u64.to_le_bytes()])
     }
 
     pub fn cred(&mut self) -> u32 {
@@ -486,8 +503,8 @@ pub fn tree() -> Vec<u8> {
     b.put(&guards, &[guard.as_bytes()]);
     let child_mm = b.mm(exe, &vmas[..2]);
     let root = b.process(100, 0, mm, sighand);
-    let child = b.process(101, root, child_mm, sighand);
     let leader = b.task(100, root, files, fs, cred);
+    let child = b.process(101, leader, child_mm, sighand);
     for (feature, size) in [(0, 512), (2, 256)] {
         let xstate = Xstate {
             task: leader.into(),
@@ -500,6 +517,8 @@ pub fn tree() -> Vec<u8> {
     }
     b.task(102, root, files, fs, cred);
     b.task(101, child, files, fs, cred);
+    let ended = b.process(103, leader, 0, 0);
+    b.exited_task(103, ended, cred);
     let siginfo = Siginfo {
         signo: 10.into(),
         ..FromZeros::new_zeroed()
