@@ -111,6 +111,9 @@ impl<'a> Trial<'a> {
         };
         if mode == Mode::Control {
             life.settle(self.case.settle)?;
+            if self.bench.suite.stops {
+                life.stop_and_continue()?;
+            }
             life.wake()?;
             life.tell()?;
             return life.ends_well();
@@ -484,6 +487,17 @@ impl<'a> Life<'a> {
         Ok(())
     }
 
+    /// The same for a tree whose tasks may be many, under any numbers: for a program that runs one test
+    /// at a time.
+    pub fn checkpoint_and_kill_all(&mut self, image: &Path) -> Result<Finished> {
+        let done = self.checkpoint(&["--kill"], image)?;
+        self.reap()?;
+        // What it left comes to this process, which has no other child.
+        // SAFETY: no memory is involved.
+        while sys::cvt(unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) }).is_ok() {}
+        Ok(done)
+    }
+
     /// Kills the victim.
     pub fn kill(&mut self) -> Result<()> {
         sys::kill(self.pid, libc::SIGKILL)?;
@@ -528,6 +542,17 @@ impl<'a> Life<'a> {
         );
         self.process = Some(Process::adopt(self.pid));
         Ok(done)
+    }
+
+    /// Stops the victim by SIGSTOP and lets it go on by SIGCONT.
+    fn stop_and_continue(&self) -> Result<()> {
+        sys::kill(self.pid, libc::SIGSTOP)?;
+        let stopped = || pids::Task::read(self.pid).is_some_and(|task| task.state == 'T');
+        ensure!(sys::until(LIMIT, stopped), "the victim does not stop");
+        sys::nap(Duration::from_millis(20));
+        sys::kill(self.pid, libc::SIGCONT)?;
+        sys::nap(Duration::from_millis(20));
+        Ok(())
     }
 
     /// Sends the signal of the case, if it has one.

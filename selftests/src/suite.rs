@@ -206,6 +206,9 @@ pub struct Suite {
     pub victims: &'static [Case],
     /// How many tests run at a time; 0 for as many as there are processors.
     pub jobs: usize,
+    /// In the mode `control` its victims are stopped and continued instead, which no system call may
+    /// notice in another way than a checkpoint.
+    pub stops: bool,
 }
 
 impl Suite {
@@ -218,6 +221,7 @@ impl Suite {
             customs: &[],
             victims: &[],
             jobs: 0,
+            stops: false,
         }
     }
 

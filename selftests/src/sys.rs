@@ -198,6 +198,24 @@ pub fn forked(child: impl FnOnce() -> i32) -> Result<libc::c_int> {
     Ok(status.into_raw())
 }
 
+/// clone(2) with a stack of its own, which stays. A child that shares memory must be content with
+/// what does not use thread-local storage, unless its parent waits for it.
+pub fn clone<T: Sync>(
+    flags: libc::c_int,
+    child: extern "C" fn(*mut libc::c_void) -> libc::c_int,
+    arg: &T,
+) -> Result<i32> {
+    let arg = ptr::from_ref(arg).cast_mut().cast();
+    let stack = Area::anon(
+        256 << 10,
+        libc::PROT_READ | libc::PROT_WRITE,
+        libc::MAP_PRIVATE,
+    )?;
+    // SAFETY: the stack is a mapping of its own, and grows downwards from its end.
+    let pid = cvt(unsafe { libc::clone(child, stack.addr.add(stack.len).cast(), flags, arg) })?;
+    Ok(pid)
+}
+
 /// A memory mapping that stays until the process ends.
 #[derive(Clone, Copy)]
 pub struct Area {
@@ -327,6 +345,14 @@ pub mod checkpoint {
     pub const HELD: u64 = 1 << 1;
     /// Write no image, only list what blocks one.
     pub const CHECK: u64 = 1 << 2;
+    /// The process group of the target.
+    pub const GROUP: u64 = 1 << 5;
+    /// Its session.
+    pub const SESSION: u64 = 1 << 6;
+    /// Its pid namespace.
+    pub const PID_NS: u64 = 1 << 7;
+    /// The target is the directory of a cgroup.
+    pub const CGROUP: u64 = 1 << 8;
 
     const IOC_RENEW: libc::c_ulong = 0xcb00;
     const IOC_RELEASE: libc::c_ulong = 0xcb01;

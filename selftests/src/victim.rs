@@ -113,7 +113,19 @@ impl Victim {
 
     /// Runs the victim of a case to its end and returns the exit status.
     pub(crate) fn run(&self, victim: fn(&Victim) -> Result<()>) -> i32 {
-        let (status, text) = match victim(self) {
+        self.conclude(victim(self))
+    }
+
+    /// Ends the process, for a victim whose first thread has ended.
+    pub fn end(&self, result: Result<()>) -> ! {
+        let status = self.conclude(result);
+        // SAFETY: ends the process.
+        unsafe { libc::_exit(status) }
+    }
+
+    /// Says how the case ended, and returns the exit status.
+    fn conclude(&self, result: Result<()>) -> i32 {
+        let (status, text) = match result {
             Ok(()) => (0, "PASS".to_owned()),
             Err(e) if e.is::<Skipped>() => (0, format!("SKIP {e}")),
             Err(e) => (1, format!("FAIL {e:#}")),

@@ -86,6 +86,7 @@ const SUITE: Suite = Suite {
             .wake(SIGUSR1),
     ],
     jobs: 8,
+    stops: true,
     ..Suite::new("sleep")
 };
 
