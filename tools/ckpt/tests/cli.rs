@@ -178,7 +178,7 @@ fn show_as_json_has_every_record() {
     assert_eq!(code(&output), 0);
     let image: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(image["complete"], true);
-    assert_eq!(image["tasks"], 3);
+    assert_eq!(image["tasks"], 4);
     let records = image["records"].as_array().unwrap();
     let find = |kind: &str| {
         records
