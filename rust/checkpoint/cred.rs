@@ -3,6 +3,8 @@
 //! Credentials. A restart sets what its caller could set by setresuid(2), setgroups(2), capset(2) and
 //! prctl(2), and refuses everything else: a task never has more than the caller may have.
 
+use core::ptr;
+
 use kernel::{
     bindings,
     error::to_result,
@@ -171,6 +173,21 @@ impl<const N: usize> Ids<N> {
     }
 }
 
+/// Whether `own` are the groups of an image. Those that the user namespace does not have, neither the
+/// caller's nor the image's, are all the same in it, and the caller's stay.
+fn same_groups(image: &[Group], own: &[Group]) -> bool {
+    const NONE: u32 = u32::MAX;
+    let unknown = |gid: u32| {
+        // SAFETY: The current task's user namespace is alive.
+        gid == NONE || !unsafe { bindings::checkpoint_has_gid(gid) }
+    };
+    image.len() == own.len()
+        && image.iter().zip(own).all(|(image, own)| {
+            let (image, own) = (image.gid.get(), own.gid.get());
+            image == own || (own == NONE && unknown(image))
+        })
+}
+
 /// Checks that the caller may set these credentials by system calls.
 fn check_against(own: &View, record: &Cred, groups: &[Group], report: &mut Report) {
     let (image, own_groups, own) = (record, &own.groups, &own.record);
@@ -191,7 +208,7 @@ fn check_against(own: &View, record: &Cred, groups: &[Group], report: &mut Repor
     }
     .check(report);
     // SAFETY: The function looks at the current task.
-    if groups != own_groups.as_slice() && !unsafe { bindings::may_setgroups() } {
+    if !same_groups(groups, own_groups) && !unsafe { bindings::may_setgroups() } {
         report.problem(
             Place::Tree,
             fmt!("other supplementary groups than the caller's, which may not set them"),
@@ -288,7 +305,8 @@ pub(crate) fn check(record: &Cred, groups: &[Group], report: &mut Report) -> Res
 pub(crate) fn restore(record: &Cred, groups: &[Group]) -> Result {
     // SAFETY: The current task's credentials are committed.
     let own = unsafe { View::of(current_cred()) }?;
-    if record.as_bytes() == own.record.as_bytes() && groups == own.groups.as_slice() {
+    let same_groups = same_groups(groups, &own.groups);
+    if record.as_bytes() == own.record.as_bytes() && same_groups {
         return Ok(());
     }
     let mut ids = KVec::new();
@@ -306,7 +324,11 @@ pub(crate) fn restore(record: &Cred, groups: &[Group]) -> Result {
         fsgid: record.fsgid.get(),
         securebits: record.securebits.get(),
         ngroups: record.ngroups.get(),
-        groups: ids.as_ptr(),
+        groups: if same_groups {
+            ptr::null()
+        } else {
+            ids.as_ptr()
+        },
         inheritable: record.cap_inheritable.get(),
         permitted: record.cap_permitted.get(),
         effective: record.cap_effective.get(),

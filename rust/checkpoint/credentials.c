@@ -58,17 +58,10 @@ static int set_ids(struct cred *new, const struct cred *old, const struct checkp
 	return 0;
 }
 
-static bool has_groups(const struct cred *cred, const struct checkpoint_cred *wanted)
+/* Whether the user namespace of current has a group of this number. */
+bool checkpoint_has_gid(gid_t gid)
 {
-	const struct group_info *info = cred->group_info;
-
-	if (info->ngroups != wanted->ngroups)
-		return false;
-	for (unsigned int i = 0; i < wanted->ngroups; i++) {
-		if (from_kgid(current_user_ns(), info->gid[i]) != wanted->groups[i])
-			return false;
-	}
-	return true;
+	return gid_valid(make_kgid(current_user_ns(), gid));
 }
 
 static int set_group_list(struct cred *new, const struct cred *old,
@@ -77,7 +70,7 @@ static int set_group_list(struct cred *new, const struct cred *old,
 	struct group_info *info;
 	int err = 0;
 
-	if (has_groups(old, wanted))
+	if (!wanted->groups)
 		return 0;
 	info = groups_alloc(wanted->ngroups);
 	if (!info)

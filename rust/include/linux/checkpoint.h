@@ -74,6 +74,7 @@ void checkpoint_set_timer_ids(int next, bool chosen);
 
 /**
  * struct checkpoint_cred - credentials, ids as the user namespace of current has them
+ * @groups:	@ngroups of them, or NULL to keep those of current
  */
 struct checkpoint_cred {
 	u32 uid, euid, suid, fsuid;
@@ -86,6 +87,7 @@ struct checkpoint_cred {
 
 int checkpoint_set_cred(const struct checkpoint_cred *wanted);
 bool checkpoint_admin(void);
+bool checkpoint_has_gid(gid_t gid);
 void checkpoint_set_dumpable(struct task_struct *task, unsigned int dumpable);
 
 /* kernel/checkpoint/attributes.c */

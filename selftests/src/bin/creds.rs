@@ -13,6 +13,7 @@ use selftests::sys::{
 use selftests::{
     Bench,
     NumbersThatFollow,
+    Outcome,
     Process, //
 };
 use std::fs;
@@ -21,6 +22,7 @@ use std::os::unix::fs::{
     chown,
     PermissionsExt, //
 };
+use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::thread;
@@ -43,10 +45,15 @@ const SUITE: Suite = Suite {
             name: "more-capabilities",
             run: more_capabilities,
         },
+        Custom {
+            name: "groups-in-a-user-namespace",
+            run: groups_in_a_user_namespace,
+        },
     ],
     victims: &[
         Case::new("plain", |v| v.stand()),
         Case::new("with-a-capability", with_a_capability).no_control(),
+        Case::new("user-with-groups", |v| v.stand()).no_control(),
     ],
     // The numbers that follow are those of one victim.
     jobs: 1,
@@ -376,4 +383,29 @@ fn more_capabilities(b: &Bench<'_>) -> Result<()> {
         "with-a-capability",
         &["permitted capabilities 0x1 are more"],
     )
+}
+
+/// A user who is in more groups than one.
+fn user_with_groups() -> io::Result<()> {
+    let groups = [27, USER, 70_000];
+    syscall(libc::SYS_setgroups, [3, groups.as_ptr() as i64, 0])?;
+    syscall(libc::SYS_setgid, [USER.into(), 0, 0])?;
+    syscall(libc::SYS_setuid, [USER.into(), 0, 0]).map(drop)
+}
+
+/// There the others have no name, and nobody may set them: the caller's stay.
+fn groups_in_a_user_namespace(b: &Bench<'_>) -> Result<()> {
+    chown(&b.dir, Some(USER), Some(USER))?;
+    let mut command = b.command(b.case("user-with-groups")?)?;
+    chown(b.path("log"), Some(USER), Some(USER))?;
+    // SAFETY: these are system calls.
+    unsafe { command.pre_exec(user_with_groups) };
+    let mut life = b.start_with("user-with-groups", command)?;
+    let image = b.path("image");
+    life.checkpoint_and_kill(&image)?;
+    chown(&image, Some(USER), Some(USER))?;
+    let rstr = b.rstr().args(["--new-pidns", "-i"]).arg(&image);
+    life.restart_by(rstr.pre_exec(user_with_groups))?;
+    life.tell()?;
+    same("how it ended", Outcome::Pass, life.ends_well()?)
 }
