@@ -14,25 +14,35 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::process::Command;
 
+/// What the Debian of the tests holds beyond the minimum.
+const PACKAGES: &[&str] = &["python3", "make", "tcc", "libc6-dev"];
+
+/// What it holds besides for the tests that take long.
+const LONG_PACKAGES: &[&str] = &["openjdk-21-jdk-headless", "nodejs"];
+
 const DEBIAN_SIZE: &str = "1500M";
+const LONG_SIZE: &str = "3000M";
 
 /// Space for images; the file is sparse.
 const SCRATCH_BYTES: u64 = 2 << 30;
 
-/// The disk with the Debian that the tests use.
-pub fn debian(ctx: &Context) -> Result<PathBuf> {
-    root(ctx, debian::SUITE, &["python3"])
+/// The disk with the Debian that the tests use, or that those need that take long.
+pub fn debian(ctx: &Context, long: bool) -> Result<PathBuf> {
+    if long {
+        return root(ctx, debian::SUITE, &[PACKAGES, LONG_PACKAGES].concat(), LONG_SIZE);
+    }
+    root(ctx, debian::SUITE, PACKAGES, DEBIAN_SIZE)
 }
 
 /// The disk with the Debian that has the CRIU to compare with.
 pub fn criu(ctx: &Context) -> Result<PathBuf> {
-    root(ctx, debian::CRIU_SUITE, &["criu"])
+    root(ctx, debian::CRIU_SUITE, &["criu"], DEBIAN_SIZE)
 }
 
 /// A disk with the root file system of `suite` and `packages` beyond the minimum, made when it is not there.
-fn root(ctx: &Context, suite: &str, packages: &[&str]) -> Result<PathBuf> {
+fn root(ctx: &Context, suite: &str, packages: &[&str], size: &str) -> Result<PathBuf> {
     let _lock = ctx.lock_shared()?;
-    let key = files::short_digest([suite, DEBIAN_SIZE].iter().chain(packages));
+    let key = files::short_digest([suite, size].iter().chain(packages));
     let disk = ctx.cache.join("disk").join(format!("{suite}-{key}.ext4"));
     if disk.exists() {
         return Ok(disk);
@@ -46,7 +56,7 @@ fn root(ctx: &Context, suite: &str, packages: &[&str]) -> Result<PathBuf> {
     // Made here, so that a mke2fs that runs as root leaves us the owner.
     File::create(&image).with_context(|| image.display().to_string())?;
     let mut command = process::as_root("mke2fs");
-    command.args(["-q", "-F", "-t", "ext4", "-d"]).arg(&root).arg(&image).arg(DEBIAN_SIZE);
+    command.args(["-q", "-F", "-t", "ext4", "-d"]).arg(&root).arg(&image).arg(size);
     process::run(command, &ctx.log("guest-disk"), &mut step, |_, _| None)?;
     debian::remove_root_tree(&root)?;
     fs::rename(&image, &disk).with_context(|| disk.display().to_string())?;

@@ -58,9 +58,9 @@ struct Parts {
 }
 
 impl Parts {
-    fn build(ctx: &Context) -> Result<Self> {
+    fn build(ctx: &Context, long: bool) -> Result<Self> {
         let initramfs = initramfs::build(ctx, &userspace::build(ctx)?)?;
-        Ok(Self { initramfs, debian: disk::debian(ctx)? })
+        Ok(Self { initramfs, debian: disk::debian(ctx, long)? })
     }
 }
 
@@ -121,7 +121,7 @@ fn run_tests(ctx: &Context, options: &Options, results: &mut Results) -> Result<
         results.add_outcome("support", support::check(&ctx.repo)?);
     }
     let builder = Builder::prepare(ctx)?;
-    let parts = Parts::build(ctx)?;
+    let parts = Parts::build(ctx, options.long)?;
     for &flavour in &options.kernels {
         let kernel = builder.build(flavour)?;
         if options.filter.is_none() {
@@ -202,7 +202,7 @@ pub fn judge(ctx: &Context, boot: &Boot<'_>, ended: Ended, log: &str) -> Result<
 /// Shows a checkpoint of a working program, and its restart after a reboot.
 pub fn demo(ctx: &Context, cpu: Cpu) -> Result<()> {
     let builder = Builder::prepare(ctx)?;
-    let parts = Parts::build(ctx)?;
+    let parts = Parts::build(ctx, false)?;
     let kernel = builder.build(Flavour::Lean)?;
     let scratch = disk::scratch(ctx, "demo")?;
     for number in [1, 2] {
@@ -241,7 +241,7 @@ pub fn demo(ctx: &Context, cpu: Cpu) -> Result<()> {
 /// Boots the guest once: a shell, or the tests that match `filter`, without judging them.
 pub fn boot(ctx: &Context, flavour: Flavour, cpu: Cpu, shell: bool, number: u32, filter: Option<&str>) -> Result<()> {
     let builder = Builder::prepare(ctx)?;
-    let parts = Parts::build(ctx)?;
+    let parts = Parts::build(ctx, false)?;
     let kernel = builder.build(flavour)?;
     let scratch = ctx.work.join("scratch-boot.ext4");
     if number == 1 || !scratch.exists() {
