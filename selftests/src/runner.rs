@@ -55,8 +55,11 @@ use std::time::{
     Instant, //
 };
 
-/// How late a victim may wake up in a busy emulator.
+/// How late a victim may wake up in an emulator that has nothing else to do.
 const LATE: Duration = Duration::from_millis(2000);
+
+/// And by how much later in a busy one, as a multiple of the time that the checkpoints took.
+const BUSY: u32 = 4;
 
 /// How early its sleep may seem to end, as runner and victim do not look at the same moment.
 const EARLY: Duration = Duration::from_millis(300);
@@ -630,7 +633,7 @@ impl<'a> Life<'a> {
         };
         let alive = self.alive + self.since.elapsed();
         ensure!(
-            alive <= sleep.duration + LATE,
+            alive <= sleep.duration + LATE + self.stopping * BUSY,
             "slept for {alive:?} of its life instead of {:?}",
             sleep.duration
         );
