@@ -5,7 +5,6 @@
  * task which stands still could hold.
  */
 #include <linux/checkpoint.h>
-#include <linux/filelock.h>
 #include <linux/magic.h>
 #include <linux/security.h>
 
@@ -297,29 +296,6 @@ const char *checkpoint_mm_blocker(struct mm_struct *mm, unsigned int *at)
 	return NULL;
 }
 
-/* Whether a lock or lease of @file is in @list. */
-static bool has_lock(struct file *file, struct list_head *list)
-{
-	struct file_lock_core *flc;
-
-	list_for_each_entry(flc, list, flc_list) {
-		if (flc->flc_file == file)
-			return true;
-	}
-	return false;
-}
-
-static bool is_locked(struct file *file)
-{
-	struct file_lock_context *ctx = locks_inode_context(file_inode(file));
-
-	if (!ctx)
-		return false;
-	guard(spinlock)(&ctx->flc_lock);
-	return has_lock(file, &ctx->flc_posix) || has_lock(file, &ctx->flc_flock) ||
-	       has_lock(file, &ctx->flc_lease);
-}
-
 /*
  * State of an open @file that opening its path again would not bring back: its name in a refusal,
  * or NULL.
@@ -327,23 +303,13 @@ static bool is_locked(struct file *file)
 const char *checkpoint_file_blocker(struct file *file)
 {
 	struct super_block *sb = file_inode(file)->i_sb;
-	struct fown_struct *owner = file_f_owner(file);
 
-	if (is_locked(file))
-		return "file lock or lease";
-	if (owner && owner->pid)
-		return "signal owner (F_SETOWN)";
-	if (owner && owner->signum)
-		return "F_SETSIG";
-	if (file->f_flags & FASYNC)
-		return "O_ASYNC";
 	if (sb->s_magic == NSFS_MAGIC)
 		return "namespace";
 	switch (sb->s_magic) {
 	case CGROUP_SUPER_MAGIC:
 	case CGROUP2_SUPER_MAGIC:
 	case DEBUGFS_MAGIC:
-	case PROC_SUPER_MAGIC:
 	case SECURITYFS_MAGIC:
 	case SYSFS_MAGIC:
 	case TRACEFS_MAGIC:

@@ -718,8 +718,8 @@ struct file *checkpoint_open_pidfd(pid_t nr, unsigned int flags)
 }
 
 /*
- * Close the last reference to a file that nobody has used: not by task work, since who is about to
- * run must not see it open any more.
+ * Let go of @file; if this was the last reference, not by task work, since who is about to run must
+ * not see it open any more.
  */
 void checkpoint_close_now(struct file *file)
 {

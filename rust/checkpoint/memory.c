@@ -161,21 +161,15 @@ int checkpoint_map_vdso(unsigned long start)
 	return map_vdso_once(&vdso64_image, start);
 }
 
-/* The page at @index of the shared memory @file, with a reference; a hole is filled with zeroes. */
-struct page *checkpoint_shmem_page(struct file *file, pgoff_t index)
-{
-	return shmem_read_mapping_page(file->f_mapping, index);
-}
-
 /* Copy the page at @index of the shared memory @from to @to, which is as large. */
 int checkpoint_copy_shmem_page(struct file *from, struct file *to, pgoff_t index)
 {
 	struct page *source, *copy;
 
-	source = shmem_read_mapping_page(from->f_mapping, index);
+	source = checkpoint_file_page(from, index);
 	if (IS_ERR(source))
 		return PTR_ERR(source);
-	copy = shmem_read_mapping_page(to->f_mapping, index);
+	copy = checkpoint_file_page(to, index);
 	if (IS_ERR(copy)) {
 		put_page(source);
 		return PTR_ERR(copy);

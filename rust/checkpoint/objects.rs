@@ -23,6 +23,9 @@ pub(crate) enum Class {
     AnonName,
     MemPolicy,
     Task,
+    Unnamed,
+    Pty,
+    Process,
 }
 
 /// Objects seen so far, by identity.

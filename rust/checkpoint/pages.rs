@@ -41,6 +41,7 @@ use kernel::{
 };
 
 use crate::{
+    files,
     hold::Hold,
     image::{
         record::Share,
@@ -485,7 +486,7 @@ impl<'a> Drain<'a> {
         interrupted()
     }
 
-    /// Writes what the shared memory `file` of `size` bytes holds, as object `id`.
+    /// Writes what `file` of `size` bytes holds, shared memory or another file, as object `id`.
     fn shmem(&mut self, id: u32, file: &File, size: u64) -> Result {
         each_page(file, size, |at| {
             self.shmem_page(id, file.as_ptr(), at)?;
@@ -496,7 +497,7 @@ impl<'a> Drain<'a> {
 
     fn shmem_page(&mut self, id: u32, file: *mut bindings::file, at: usize) -> Result {
         // SAFETY: `file` is valid; a page of its mapping comes back with a reference, or an error.
-        let page = unsafe { bindings::checkpoint_shmem_page(file, at / PAGE_SIZE) };
+        let page = unsafe { bindings::checkpoint_file_page(file, at / PAGE_SIZE) };
         self.runs.push(bindings::checkpoint_run {
             page: kernel::error::from_err_ptr(page)?,
             addr: at,
@@ -539,14 +540,14 @@ impl<'a> Drain<'a> {
     }
 }
 
-/// Calls `each` with the offset of every page of the shared memory `file`, of `size` bytes, that is
-/// no hole.
+/// Calls `each` with the offset of every page of `file`, of `size` bytes, that is no hole. The
+/// position of `file` is nobody else's.
 pub(crate) fn each_page(file: &File, size: u64, mut each: impl FnMut(usize) -> Result) -> Result {
     let file = file.as_ptr();
     let mut at: i64 = 0;
     let size = i64::try_from(size)?;
     while at < size {
-        // SAFETY: `file` is valid; shared memory knows its holes.
+        // SAFETY: `file` is valid. Where a file system knows nothing of holes, all is data.
         let data = unsafe { bindings::vfs_llseek(file, at, bindings::SEEK_DATA as i32) };
         if data == -i64::from(bindings::ENXIO) {
             break;
@@ -559,7 +560,8 @@ pub(crate) fn each_page(file: &File, size: u64, mut each: impl FnMut(usize) -> R
         if hole < 0 {
             return Err(Error::from_errno(i32::try_from(hole)?));
         }
-        at = data;
+        // Blocks of a file system may be smaller than pages.
+        at = data - data % PAGE_SIZE as i64;
         while at < hole {
             each(usize::try_from(at)?)?;
             at += PAGE_SIZE as i64;
@@ -604,7 +606,7 @@ impl<'a> Fill<'a> {
             let addr = offset + index * PAGE_SIZE;
             // SAFETY: `file` is valid; a page of its mapping comes back with a reference, or an
             // error.
-            let page = unsafe { bindings::checkpoint_shmem_page(file.as_ptr(), addr / PAGE_SIZE) };
+            let page = unsafe { bindings::checkpoint_file_page(file.as_ptr(), addr / PAGE_SIZE) };
             self.runs.push(bindings::checkpoint_run {
                 page: kernel::error::from_err_ptr(page)?,
                 addr,
@@ -613,6 +615,39 @@ impl<'a> Fill<'a> {
             })?;
         }
         Ok(())
+    }
+
+    /// Reads a chunk into `file`, which is `size` bytes long, as write(2) does, and returns the
+    /// checksum of what was read.
+    ///
+    /// # Errors
+    ///
+    /// What the stream says, or what write(2) says.
+    pub(crate) fn write(&mut self, file: &File, size: u64, extents: &[Extent]) -> Result<u32> {
+        let len = extents.iter().map(Extent::len).sum::<u64>();
+        let mut bytes = KVVec::new();
+        bytes.resize(usize::try_from(len)?, 0, GFP_KERNEL)?;
+        let mut done = 0;
+        while let Some(part) = bytes.get_mut(done..).filter(|part| !part.is_empty()) {
+            match self.stream.read_some(part)? {
+                0 => return Err(ENODATA),
+                got => done += got,
+            }
+        }
+        let mut rest = bytes.as_slice();
+        for extent in extents {
+            let (part, after) = rest
+                .split_at_checked(usize::try_from(extent.len())?)
+                .ok_or(EINVAL)?;
+            rest = after;
+            // What the last page has past the end of the file belongs to nobody.
+            let within = size.saturating_sub(extent.addr.get());
+            let within = usize::try_from(within)?.min(part.len());
+            files::write_at(file, part.get(..within).unwrap_or(part), extent.addr.get())?;
+        }
+        let mut sum = Checksum::<KernelCrc>::new();
+        sum.update(&bytes);
+        Ok(sum.finish())
     }
 
     /// Reads the contents of what has been made, and returns their checksum.

@@ -31,6 +31,7 @@ use crate::{
             process_flags,
             task_flags,
             AnonName,
+            ControllingTty,
             Cred,
             Dispatch,
             Fd,
@@ -40,10 +41,12 @@ use crate::{
             Group,
             Guard,
             Guards,
+            Lock,
             Machine,
             MemPolicy,
             Mm,
             MmOptions,
+            Owner,
             Process,
             ProcessUsage,
             Registers,
@@ -55,6 +58,7 @@ use crate::{
             Task,
             Timer,
             Timers,
+            TtyQueue,
             Usage,
             Vma,
             Vmas,
@@ -151,6 +155,8 @@ pub(crate) type Open = fn(&mut Opening<'_>, &RecordRef<'static>) -> Result<ARef<
 
 /// Open files on their way back.
 pub(crate) struct Opening<'a> {
+    /// The plan, with what is open already.
+    pub(crate) plan: &'a Blueprint,
     pub(crate) policy: Policy,
     pub(crate) report: &'a mut Report,
     relocations: &'a [Relocation],
@@ -164,12 +170,13 @@ pub(crate) struct Opening<'a> {
 }
 
 impl<'a> Opening<'a> {
-    fn new(blueprint: &'a Blueprint, report: &'a mut Report) -> Self {
+    fn new(plan: &'a Blueprint, report: &'a mut Report) -> Self {
         Self {
-            policy: blueprint.policy,
+            plan,
+            policy: plan.policy,
             report,
-            relocations: &blueprint.relocations,
-            by_tid: &blueprint.by_tid,
+            relocations: &plan.relocations,
+            by_tid: &plan.by_tid,
             sockets: Sockets::new(),
             truncate: KVVec::new(),
             pipes: KVVec::new(),
@@ -211,6 +218,8 @@ impl<'a> Opening<'a> {
         match (record.kind, stage) {
             (Kind::Pipe, Stage::Early) => files::pipe::make(self, record).map(|()| None),
             (Kind::Shmem, Stage::Early) => shmem::open(self, record).map(Some),
+            (Kind::Pty, Stage::Early) => files::tty::make(self, record).map(Some),
+            (Kind::Unnamed, Stage::Early) => files::unnamed::make(self, record).map(Some),
             (Kind::UnixSocket, Stage::Late) => files::unix::make(self, record).map(|()| None),
             (Kind::Fs, Stage::Early) => fs::open(self, record).map(Some),
             (kind, stage) => files::opener(kind, stage)
@@ -850,10 +859,67 @@ impl Blueprint {
         self.open.lock().get(index).cloned().flatten().ok_or(EINVAL)
     }
 
+    /// Gives files without a name, whose contents are complete, and terminals what goes with them.
+    ///
+    /// # Errors
+    ///
+    /// As [`files::unnamed::finish`] and [`files::tty::finish`].
+    pub(crate) fn finish_files(&self, report: &mut Report) -> Result {
+        for record in self.records.iter() {
+            match record.kind {
+                Kind::Unnamed => files::unnamed::finish(&*self.file(record.id)?, record, report)?,
+                Kind::Pty => files::tty::finish(&*self.file(record.id)?, record, report)?,
+                Kind::TtyQueue => {
+                    let (queue, tail) = get::<TtyQueue>(record)?;
+                    let pty = queue.pty.get();
+                    files::tty::fill(&*self.file(pty)?, queue, tail).inspect_err(|err| {
+                        report.problem(Place::Tree, fmt!("what pty {pty} has received: {err:?}"));
+                    })?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The processes that have a controlling terminal, by their number among all, and what it is.
+    pub(crate) fn terminals(&self) -> impl Iterator<Item = (usize, &ControllingTty)> {
+        let process_of = |id| {
+            let at = *self.record_of.get(self.objects.index(id)?)?;
+            let processes = &self.processes;
+            processes
+                .binary_search_by_key(&at, |process| process.record)
+                .ok()
+        };
+        self.all::<ControllingTty>()
+            .filter_map(move |tty| Some((process_of(tty.process.get())?, tty)))
+    }
+
+    /// Locks and leases of files.
+    pub(crate) fn locks(&self) -> impl Iterator<Item = &Lock> {
+        self.all()
+    }
+
+    /// Who gets signals about open files.
+    pub(crate) fn owners(&self) -> impl Iterator<Item = &Owner> {
+        self.all()
+    }
+
+    /// All records of one kind, which have no tail.
+    fn all<'a, T: Record + 'a>(&'a self) -> impl Iterator<Item = &'a T> {
+        let kind = self.records.iter().filter(|record| record.kind == T::KIND);
+        kind.filter_map(|record| Some(record.get::<T>().ok()?.0))
+    }
+
     /// Lets go of all files: what the tree has open is its own from here on.
+    ///
+    /// What only the plan had open is closed here and now, so that a task which runs next cannot
+    /// find it still open.
     pub(crate) fn forget_files(&self) {
         let files = core::mem::replace(&mut *self.open.lock(), KVVec::new());
-        drop(files);
+        for file in files.into_iter().flatten() {
+            files::close(file);
+        }
     }
 
     /// The file for descriptor `fd` of task `pid`: that of object `id`, or one that the caller

@@ -13,6 +13,7 @@ use zerocopy::FromZeros;
 
 use crate::{
     attributes,
+    files::tty,
     hold::{
         Held,
         Still, //
@@ -81,24 +82,6 @@ impl Inherited {
                 oom_score_adj_min: i32::from((*signal).oom_score_adj_min),
             }
         }
-    }
-}
-
-/// Refuses state of a process that has not ended and that has no place in an image.
-fn refuse(saver: &mut Saver<'_>, held: &Held) {
-    let place = Place::Task(held.pid());
-    // SAFETY: `held` keeps its task, which keeps its `signal` and stands still.
-    let found = unsafe {
-        let signal = (*held.as_raw()).signal;
-        [
-            (
-                (*signal).leader != 0 && !(*signal).tty.is_null(),
-                "controlling terminal",
-            ),
-        ]
-    };
-    for (_, name) in found.iter().filter(|(found, _)| *found) {
-        saver.refuse(place, fmt!("{name}: not supported"));
     }
 }
 
@@ -174,7 +157,6 @@ pub(crate) fn save(saver: &mut Saver<'_>, threads: &[Held]) -> Result<Option<u32
     let head = threads.iter().find(|held| held.state() != Still::Zombie);
     let (mm, sighand) = match head {
         Some(head) => {
-            refuse(saver, head);
             match save_memory(saver, head)? {
                 Some(saved) => saved,
                 None => return Ok(None),
@@ -260,10 +242,14 @@ pub(crate) fn save(saver: &mut Saver<'_>, threads: &[Held]) -> Result<Option<u32
         ..Process::new_zeroed()
     };
     let id = saver.object(&record, &[])?;
+    // SAFETY: As above; only the address is used.
+    let signal = unsafe { (*task).signal };
+    saver.objects.insert(Class::Process, signal, id)?;
     usage::save_process(saver, head.unwrap_or(leader), id)?;
     if let Some(head) = head {
         signals::save(saver, head, true, id)?;
         attributes::save_mm(saver, head, id)?;
+        tty::save_controlling(saver, head, id)?;
     }
     Ok(Some(id))
 }

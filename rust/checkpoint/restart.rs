@@ -523,26 +523,32 @@ impl Tree {
                 .chunk(plan.objects(), &frame, &payload)
                 .map_err(|err| defect(report, err))?;
             let object = plan.objects().get(chunk.id).ok_or(EINVAL)?;
-            let mm = if object.kind == Kind::Shmem {
+            let written = files::unnamed::written(&object);
+            let mm = if matches!(object.kind, Kind::Shmem | Kind::Unnamed) {
                 None
             } else {
                 Some(space(chunk.id).ok_or(EINVAL)?)
             };
-            for extent in chunk.extents {
-                let (addr, pages) = (extent.addr.get(), extent.pages.get());
-                match mm {
-                    None => fill.shmem(&plan.file(chunk.id)?, addr, pages),
-                    Some(mm) => fill.mm(mm, addr, pages),
+            let crc = if let Some(size) = written {
+                fill.write(&*plan.file(chunk.id)?, size, chunk.extents)
+            } else {
+                for extent in chunk.extents {
+                    let (addr, pages) = (extent.addr.get(), extent.pages.get());
+                    match mm {
+                        None => fill.shmem(&plan.file(chunk.id)?, addr, pages),
+                        Some(mm) => fill.mm(mm, addr, pages),
+                    }
+                    .inspect_err(|err| {
+                        report.problem(Place::Image, fmt!("pages at {addr:#x}: {err:?}"));
+                    })?;
                 }
-                .inspect_err(|err| {
-                    report.problem(Place::Image, fmt!("pages at {addr:#x}: {err:?}"));
-                })?;
-            }
-            let crc = fill.read().map_err(|err| {
+                fill.read()
+            };
+            let crc = crc.map_err(|err| {
                 if err == ENODATA {
                     return defect(report, rest.truncated(1));
                 }
-                report.problem(Place::Image, fmt!("reading pages: {err:?}"));
+                report.problem(Place::Image, fmt!("contents of memory: {err:?}"));
                 err
             })?;
             rest.data(&chunk, crc).map_err(|err| defect(report, err))?;
@@ -612,6 +618,43 @@ impl Tree {
             };
             // SAFETY: The member holds a reference to its task, which has not been in user mode.
             to_result(unsafe { bindings::checkpoint_set_ids(task.as_ptr(), pgid, sid) })?;
+        }
+        Ok(())
+    }
+
+    /// Gives processes their controlling terminals.
+    fn set_terminals(&self, report: &mut Report) -> Result {
+        let plan = &self.blueprint;
+        for (process, tty) in plan.terminals() {
+            let task = self.head(process)?.ok_or(EINVAL)?.as_ptr();
+            let file = plan.file(tty.pty.get())?;
+            // SAFETY: The member holds a reference to its task, which has not been in user mode.
+            unsafe { files::tty::set_controlling(&file, task) }.inspect_err(|err| {
+                let tgid = plan
+                    .process(process)
+                    .map_or(0, |process| process.tgid.get());
+                report.problem(Place::Task(tgid), fmt!("controlling terminal: {err:?}"));
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Takes the locks of all files, and sets who gets signals about them.
+    ///
+    /// The owner comes after the lease, which sets one too.
+    fn set_locks(&self, report: &mut Report) -> Result {
+        let plan = &self.blueprint;
+        for lock in plan.locks() {
+            let task = match lock.files.get() {
+                0 => self.leader(0)?,
+                files => self.task(plan.owner(files)?)?,
+            }
+            .as_ptr();
+            // SAFETY: The member holds a reference to its task, which is parked and has its table.
+            unsafe { files::locks::restore(lock, &*plan.file(lock.file.get())?, task, report) }?;
+        }
+        for owner in plan.owners() {
+            files::owner::restore(owner, &*plan.file(owner.file.get())?, report)?;
         }
         Ok(())
     }
@@ -874,6 +917,9 @@ impl Tree {
                 report.problem(Place::Tree, fmt!("cutting back a file: {err:?}"));
             })?;
         }
+        plan.finish_files(report)?;
+        self.set_terminals(report)?;
+        self.set_locks(report)?;
         plan.forget_files();
         self.restore_usage()?;
         self.set_dumpable()?;

@@ -19,6 +19,7 @@ use kernel::{
 
 use crate::{
     files::{
+        self,
         external::Request,
         survey::Survey,
         unix, //
@@ -83,7 +84,7 @@ pub(crate) enum Memory {
         /// What a copy as fork(2) makes it would lack.
         uncovered: KVVec<Uncovered>,
     },
-    /// Shared anonymous memory.
+    /// Shared anonymous memory, or a file without a name.
     Shmem {
         /// Its number in the image.
         id: u32,
@@ -240,6 +241,14 @@ impl Saver<'_> {
     ///
     /// `EINTR`.
     fn snapshot(&mut self) -> Result<bool> {
+        let on_disk = |memory: &Memory| match memory {
+            Memory::Mm { .. } => false,
+            Memory::Shmem { file, .. } => !files::is_internal_shmem(file),
+        };
+        // Files without a name may be larger than memory.
+        if self.memory.iter().any(on_disk) {
+            return Ok(false);
+        }
         let mut pages = 0;
         for memory in self.memory.iter() {
             pages += match memory {

@@ -51,6 +51,7 @@ use super::{
         Signals,
         Task,
         Trailer,
+        Unnamed,
         Vmas,
         Xstate, //
     },
@@ -636,11 +637,11 @@ pub struct Stream<C: Crc32c> {
 /// A run of pages that the stream holds next.
 #[derive(Clone, Copy, Debug)]
 pub struct Chunk<'a> {
-    /// Id of the Mm or Shmem that the pages belong to.
+    /// Id of the Mm, Shmem or Unnamed that the pages belong to.
     pub id: u32,
     /// Number of pages, from 1 to [`CHUNK_PAGES`].
     pub pages: u32,
-    /// Where they belong: ascending, apart, on page boundaries, within the object if it is a Shmem;
+    /// Where they belong: ascending, apart, on page boundaries, within the object unless it is a Mm;
     /// with as many pages as `pages` together.
     pub extents: &'a [Extent],
     /// CRC-32C that the data must have.
@@ -719,6 +720,10 @@ impl<C: Crc32c> Stream<C> {
         let end = match object.kind {
             Kind::Mm => u64::MAX,
             Kind::Shmem => object.get::<Shmem>()?.0.size.get(),
+            Kind::Unnamed => {
+                let size = object.get::<Unnamed>()?.0.size.get();
+                size.next_multiple_of(u64::from(PAGE_SIZE))
+            }
             _ => return Err(bad("it belongs to no memory")),
         };
         self.memory(id);

@@ -56,7 +56,7 @@ fn kind(saver: &Saver<'_>, file: &File) -> Option<u32> {
     match files::file_type(file) {
         // SAFETY: `file` is valid.
         bindings::S_IFCHR if unsafe { bindings::checkpoint_is_tty(file.as_ptr()) } => {
-            Some(external::TTY)
+            (!saver.survey.ttys.has(file)).then_some(external::TTY)
         }
         bindings::S_IFIFO if pipe::leads_outside(saver, file) => Some(external::PIPE),
         bindings::S_IFSOCK if unix::leads_outside(saver, file) => Some(external::SOCKET),

@@ -48,12 +48,17 @@ use crate::{
 pub(crate) mod device;
 pub(crate) mod directory;
 pub(crate) mod external;
+pub(crate) mod locks;
+pub(crate) mod owner;
 pub(crate) mod pidfd;
 pub(crate) mod pipe;
+pub(crate) mod proc;
 pub(crate) mod regular;
 pub(crate) mod socket;
 pub(crate) mod survey;
+pub(crate) mod tty;
 pub(crate) mod unix;
+pub(crate) mod unnamed;
 
 /// One kind of open files.
 struct FileKind {
@@ -85,6 +90,12 @@ const KINDS: &[FileKind] = &[
         back: Back::Supplied,
     },
     FileKind {
+        kind: Kind::FileTty,
+        takes: tty::takes,
+        save: tty::save,
+        back: Back::Early(tty::open),
+    },
+    FileKind {
         kind: Kind::FilePipe,
         takes: pipe::takes,
         save: pipe::save,
@@ -95,6 +106,12 @@ const KINDS: &[FileKind] = &[
         takes: device::takes,
         save: device::save,
         back: Back::Early(device::open),
+    },
+    FileKind {
+        kind: Kind::FileProc,
+        takes: proc::takes,
+        save: proc::save,
+        back: Back::Late(proc::open),
     },
     FileKind {
         kind: Kind::FileDirectory,
@@ -113,6 +130,12 @@ const KINDS: &[FileKind] = &[
         takes: unix::takes,
         save: unix::save,
         back: Back::Late(unix::open),
+    },
+    FileKind {
+        kind: Kind::FileUnnamed,
+        takes: unnamed::takes,
+        save: unnamed::save,
+        back: Back::Early(unnamed::open),
     },
     FileKind {
         kind: Kind::FileRegular,
@@ -141,6 +164,7 @@ pub(crate) fn save(saver: &mut Saver<'_>, held: &Held) -> Result<Option<u32>> {
     }
     let problems = saver.report.count();
     let mut fds = KVVec::new();
+    let mut locked = KVVec::new();
     each(held, |fd, file, cloexec| {
         if let Some(id) = save_file(saver, Place::Fd(held.pid(), fd), Some(fd), &file)? {
             let flags = if cloexec { fd_flags::CLOEXEC } else { 0 };
@@ -151,6 +175,9 @@ pub(crate) fn save(saver: &mut Saver<'_>, held: &Held) -> Result<Option<u32>> {
                 reserved: 0.into(),
             };
             fds.push(entry, GFP_KERNEL)?;
+            if locks::has_posix(&file, table) {
+                locked.push((file, id), GFP_KERNEL)?;
+            }
         }
         Ok(())
     })?;
@@ -163,6 +190,15 @@ pub(crate) fn save(saver: &mut Saver<'_>, held: &Held) -> Result<Option<u32>> {
     };
     let id = saver.object(&record, &[fds.as_bytes()])?;
     saver.objects.insert(Class::Files, table, id)?;
+    let mut done: Option<u32> = None;
+    locked.sort_unstable_by_key(|(_, file)| *file);
+    for (file, file_id) in locked.iter() {
+        // Several descriptors may be one open file.
+        if done.replace(*file_id) != Some(*file_id) {
+            let place = Place::Task(held.pid());
+            locks::save(saver, place, file, *file_id, Some((table, id)))?;
+        }
+    }
     Ok(Some(id))
 }
 
@@ -207,13 +243,24 @@ pub(crate) fn save_file(
         return Ok(None);
     }
     for kind in KINDS {
-        if (kind.takes)(saver, fd, file) {
-            let id = (kind.save)(saver, place, file)?;
-            if let Some(id) = id {
-                saver.remember(file, id)?;
-            }
-            return Ok(id);
+        if !(kind.takes)(saver, fd, file) {
+            continue;
         }
+        let id = (kind.save)(saver, place, file)?;
+        if let Some(id) = id {
+            saver.remember(file, id)?;
+            if !matches!(kind.back, Back::Supplied) {
+                locks::save(saver, place, file, id, None)?;
+                owner::save(saver, place, file, id, fd)?;
+            } else if locks::has_any(file) || owner::has_any(file) {
+                let name = Name(file);
+                saver.refuse(
+                    place,
+                    fmt!("{name}: lock or signal owner of what leads outside: not supported"),
+                );
+            }
+        }
+        return Ok(id);
     }
     if let Some(socket) = socket::Described::of(file) {
         saver.refuse(place, fmt!("socket: {socket}: not supported"));
@@ -221,8 +268,18 @@ pub(crate) fn save_file(
     }
     // SAFETY: `file` is valid.
     let tty = unsafe { bindings::checkpoint_is_tty(file.as_ptr()) };
-    let what = if tty { "tty " } else { "" };
-    saver.refuse(place, fmt!("{what}{}: not supported", Name(file)));
+    let what = match file_type(file) {
+        _ if tty => "tty ",
+        bindings::S_IFCHR => "character device ",
+        bindings::S_IFBLK => "block device ",
+        _ => {
+            saver.refuse(place, fmt!("{}: not supported", Name(file)));
+            return Ok(None);
+        }
+    };
+    let (name, stat) = (Name(file), stat(file)?);
+    let (major, minor) = (stat.major, stat.minor);
+    saver.refuse(place, fmt!("{what}{name} ({major}:{minor}): not supported"));
     Ok(None)
 }
 
@@ -232,7 +289,8 @@ pub(crate) fn save_mapped(
     place: Place,
     file: &ARef<File>,
 ) -> Result<Option<u32>> {
-    if !regular::takes(saver, None, file) && !device::takes(saver, None, file) {
+    let takes = [unnamed::takes, regular::takes, device::takes];
+    if proc::takes(saver, None, file) || !takes.iter().any(|takes| takes(saver, None, file)) {
         saver.refuse(place, fmt!("mapping of {}: not supported", Name(file)));
         return Ok(None);
     }
@@ -351,6 +409,8 @@ pub(crate) struct Stat {
     pub(crate) blocks: u64,
     pub(crate) mtime_sec: i64,
     pub(crate) mtime_nsec: u32,
+    pub(crate) atime_sec: i64,
+    pub(crate) atime_nsec: u32,
     pub(crate) major: u32,
     pub(crate) minor: u32,
 }
@@ -375,6 +435,8 @@ pub(crate) fn stat(file: &File) -> Result<Stat> {
         blocks: stat.blocks,
         mtime_sec: stat.mtime.tv_sec,
         mtime_nsec: u32::try_from(stat.mtime.tv_nsec)?,
+        atime_sec: stat.atime.tv_sec,
+        atime_nsec: u32::try_from(stat.atime.tv_nsec)?,
         major: stat.rdev >> bindings::MINORBITS,
         minor: stat.rdev & ((1 << bindings::MINORBITS) - 1),
     })
@@ -417,6 +479,27 @@ pub(crate) fn seek(file: &File, pos: i64) -> Result {
     Ok(())
 }
 
+/// Writes all of `bytes` at `pos`, as pwrite(2) does.
+///
+/// # Errors
+///
+/// What write(2) says.
+pub(crate) fn write_at(file: &File, bytes: &[u8], pos: u64) -> Result {
+    let mut pos = i64::try_from(pos)?;
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        // SAFETY: `file` is valid and open for writing, `rest` is readable.
+        let done = unsafe {
+            bindings::kernel_write(file.as_ptr(), rest.as_ptr().cast(), rest.len(), &mut pos)
+        };
+        if done <= 0 {
+            return Err(Error::from_errno(i32::try_from(done)?.min(-1)));
+        }
+        rest = rest.get(usize::try_from(done)?..).unwrap_or_default();
+    }
+    Ok(())
+}
+
 /// Whether `file` is on the kernel's own mount of shared memory, which has no path.
 pub(crate) fn is_internal_shmem(file: &File) -> bool {
     // SAFETY: `file` is valid.
@@ -439,18 +522,36 @@ pub(crate) fn owned(file: *mut bindings::file) -> Result<ARef<File>> {
     Ok(unsafe { ARef::from_raw(file.cast()) })
 }
 
+/// Lets go of a file. If nobody else has it, it is closed when this returns.
+pub(crate) fn close(file: ARef<File>) {
+    let file = ARef::into_raw(file).as_ptr().cast();
+    // SAFETY: The reference was ours.
+    unsafe { bindings::checkpoint_close_now(file) };
+}
+
 /// Opens `path` under the caller's credentials.
 ///
 /// # Errors
 ///
 /// What open(2) says.
 pub(crate) fn open(path: &[u8], flags: u32) -> Result<ARef<File>> {
-    let mut name = KVec::with_capacity(path.len() + 1, GFP_KERNEL)?;
-    name.extend_from_slice(path, GFP_KERNEL)?;
-    name.push(0, GFP_KERNEL)?;
+    create(path, flags, 0)
+}
+
+/// As [`open`], with the permissions that a file has which the flags make.
+pub(crate) fn create(path: &[u8], flags: u32, permissions: u16) -> Result<ARef<File>> {
+    let name = string(path)?;
     let name = CStr::from_bytes_with_nul(&name).map_err(|_| EINVAL)?;
     // SAFETY: `name` is a string.
-    owned(unsafe { bindings::filp_open(name.as_char_ptr(), i32::try_from(flags)?, 0) })
+    owned(unsafe { bindings::filp_open(name.as_char_ptr(), i32::try_from(flags)?, permissions) })
+}
+
+/// `bytes` with a final NUL.
+pub(crate) fn string(bytes: &[u8]) -> Result<KVec<u8>> {
+    let mut string = KVec::with_capacity(bytes.len() + 1, GFP_KERNEL)?;
+    string.extend_from_slice(bytes, GFP_KERNEL)?;
+    string.push(0, GFP_KERNEL)?;
+    Ok(string)
 }
 
 /// Opens what `found` (O_PATH) has found, without a second look-up of the name, under the caller's
@@ -471,6 +572,26 @@ pub(crate) fn reopen(found: &File, flags: u32) -> Result<ARef<File>> {
     })
 }
 
+/// As [`reopen`], with the flags that `image` has, which F_GETFL then shows, and its advice.
+///
+/// # Errors
+///
+/// What open(2) says.
+pub(crate) fn reopen_as(found: &File, image: u32) -> Result<ARef<File>> {
+    // Another meaning, or none, for what exists.
+    let shown = bindings::__O_TMPFILE | bindings::O_DIRECTORY;
+    let flags = open_flags(image);
+    let file = reopen(found, flags & !shown)?;
+    // SAFETY: `file` is valid and not shared yet.
+    unsafe { (*file.as_ptr()).f_flags |= flags & shown };
+    for (advice, _) in ADVICE.iter().filter(|(_, bit)| image & bit != 0) {
+        let advice = i32::try_from(*advice)?;
+        // SAFETY: `file` is valid. It is advice: who takes none is none the worse.
+        let _ = unsafe { bindings::vfs_fadvise(file.as_ptr(), 0, 0, advice) };
+    }
+    Ok(file)
+}
+
 /// Flags of open(2) and fcntl(2), and their bits in the image.
 const FLAGS: &[(u32, u32)] = &[
     (bindings::O_APPEND, file_flags::APPEND),
@@ -483,9 +604,21 @@ const FLAGS: &[(u32, u32)] = &[
     (bindings::O_LARGEFILE, file_flags::LARGEFILE),
     (bindings::O_DIRECTORY, file_flags::DIRECTORY),
     (bindings::O_NOFOLLOW, file_flags::NOFOLLOW),
+    (bindings::__O_TMPFILE, file_flags::TMPFILE),
 ];
 
-/// What F_GETFL shows of `file`, in the image's bits.
+/// Advice of posix_fadvise(2) that is kept, and its bits in the image, the last first that takes
+/// others back.
+const ADVICE: &[(u32, u32)] = &[
+    (
+        bindings::POSIX_FADV_SEQUENTIAL,
+        file_flags::ADVISE_SEQUENTIAL,
+    ),
+    (bindings::POSIX_FADV_RANDOM, file_flags::ADVISE_RANDOM),
+    (bindings::POSIX_FADV_NOREUSE, file_flags::ADVISE_NOREUSE),
+];
+
+/// What F_GETFL shows of `file`, and what posix_fadvise(2) has said, in the image's bits.
 pub(crate) fn image_flags(file: &File) -> u32 {
     let raw = file.flags();
     let mode = mode(file);
@@ -499,6 +632,15 @@ pub(crate) fn image_flags(file: &File) -> u32 {
     for (kernel, image) in FLAGS {
         if raw & kernel == *kernel {
             flags |= image;
+        }
+    }
+    if file_type(file) == bindings::S_IFREG && mode & bindings::FMODE_PATH == 0 {
+        // SAFETY: `file` is valid, and keeps its mapping.
+        let advice = unsafe { bindings::checkpoint_get_advice(file.as_ptr()) };
+        for (number, image) in ADVICE {
+            if advice & 1 << number != 0 {
+                flags |= image;
+            }
         }
     }
     flags
@@ -522,26 +664,76 @@ pub(crate) fn open_flags(image: u32) -> u32 {
     flags
 }
 
-/// Refuses a file that has no path any more, and returns the path of any other.
-pub(crate) fn saved_path(saver: &mut Saver<'_>, place: Place, file: &File) -> Result<Option<Path>> {
+/// Whether `file` was opened by a name that it no longer has, or never had one.
+pub(crate) fn is_unlinked(file: &File) -> bool {
     // SAFETY: A file keeps its path as long as it lives.
-    let (unlinked, path) = unsafe {
-        let path = ptr::addr_of!((*file.as_ptr()).__bindgen_anon_1.f_path);
-        (
-            bindings::checkpoint_path_unlinked(path),
-            Path::from_root(path)?,
-        )
+    unsafe {
+        bindings::checkpoint_path_unlinked(ptr::addr_of!((*file.as_ptr()).__bindgen_anon_1.f_path))
+    }
+}
+
+/// A path with references of its own.
+pub(crate) struct OwnPath(bindings::path);
+
+impl OwnPath {
+    /// The path that `fill` writes, with references, unless it returns an error.
+    ///
+    /// # Safety
+    ///
+    /// `fill` does as it says.
+    pub(crate) unsafe fn from(fill: impl FnOnce(*mut bindings::path) -> i32) -> Result<Self> {
+        let mut path = bindings::path::default();
+        to_result(fill(&mut path))?;
+        Ok(Self(path))
+    }
+
+    pub(crate) fn as_raw(&self) -> *const bindings::path {
+        &self.0
+    }
+
+    /// The path from the caller's root, see [`Path::from_root`].
+    pub(crate) fn from_root(&self) -> Result<Option<Path>> {
+        // SAFETY: The path is valid by the references that it has.
+        unsafe { Path::from_root(self.as_raw()) }
+    }
+}
+
+impl Drop for OwnPath {
+    fn drop(&mut self) {
+        // SAFETY: The references are ours.
+        unsafe { bindings::path_put(&self.0) };
+    }
+}
+
+/// The path of a file, under any of its names, unless it is refused for having none.
+pub(crate) fn saved_path(saver: &mut Saver<'_>, place: Place, file: &File) -> Result<Option<Path>> {
+    let path = if is_unlinked(file) {
+        // SAFETY: `file` is valid; the function writes the path with references, or fails.
+        let other =
+            unsafe { OwnPath::from(|path| bindings::checkpoint_linked_path(file.as_ptr(), path)) };
+        let Ok(other) = other else {
+            // SAFETY: `file` is valid.
+            let elsewhere = match unsafe { bindings::checkpoint_links(file.as_ptr()) } {
+                0 => "",
+                _ => " whose other name is not known",
+            };
+            let name = Name(file);
+            saver.refuse(
+                place,
+                fmt!("{name}: unlinked file{elsewhere}: not supported"),
+            );
+            return Ok(None);
+        };
+        other.from_root()?
+    } else {
+        // SAFETY: A file keeps its path as long as it lives.
+        unsafe { Path::from_root(ptr::addr_of!((*file.as_ptr()).__bindgen_anon_1.f_path)) }?
     };
-    let Some(path) = path else {
+    if path.is_none() {
         saver.refuse(
             place,
             fmt!("{}: not reachable by a path: not supported", Name(file)),
         );
-        return Ok(None);
-    };
-    if unlinked {
-        saver.refuse(place, fmt!("{}: unlinked file: not supported", Name(file)));
-        return Ok(None);
     }
-    Ok(Some(path))
+    Ok(path)
 }

@@ -453,9 +453,7 @@ impl Drop for Ends {
             .into_iter()
             .flatten()
         {
-            let file = ARef::into_raw(end).as_ptr().cast();
-            // SAFETY: The reference was ours. If it is the last, nobody else has used the file.
-            unsafe { bindings::checkpoint_close_now(file) };
+            files::close(end);
         }
     }
 }

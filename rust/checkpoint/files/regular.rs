@@ -114,9 +114,7 @@ pub(crate) fn open(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<
     if flags & file_flags::PATH != 0 {
         return Ok(found);
     }
-    // What was O_TMPFILE, and has got a name since, still shows O_DIRECTORY.
-    let open_flags = files::open_flags(flags) & !bindings::O_DIRECTORY;
-    let file = files::reopen(&found, open_flags).inspect_err(|err| {
+    let file = files::reopen_as(&found, flags).inspect_err(|err| {
         report.problem(Place::Tree, fmt!("file {name}: cannot be opened: {err:?}"));
     })?;
     files::seek(&file, record.pos.get())?;

@@ -21,6 +21,7 @@ use crate::{
             STDERR, //
         },
         pipe,
+        tty,
         unix, //
     },
     hold::Held,
@@ -43,6 +44,8 @@ pub(crate) struct Survey<'a> {
     pipes: RBTree<usize, u32>,
     /// The unix sockets of them.
     sockets: RBTree<usize, ()>,
+    /// The ptys of them.
+    pub(crate) ttys: tty::Survey,
 }
 
 impl<'a> Survey<'a> {
@@ -53,6 +56,7 @@ impl<'a> Survey<'a> {
             files: RBTree::new(),
             pipes: RBTree::new(),
             sockets: RBTree::new(),
+            ttys: tty::Survey::new(),
         }
     }
 
@@ -95,6 +99,7 @@ impl<'a> Survey<'a> {
         }
         let seen = Seen { standard, named };
         self.files.try_create_and_insert(key, seen, GFP_KERNEL)?;
+        self.ttys.add(file)?;
         if let Some(pipe) = pipe::info(file) {
             let key = pipe.as_ptr().addr();
             match self.pipes.get_mut(&key) {

@@ -49,8 +49,6 @@ bits! {
         NOATIME = 7,
         /// O_PATH.
         PATH = 8,
-        /// O_ASYNC.
-        ASYNC = 9,
         /// O_LARGEFILE, which F_GETFL shows.
         LARGEFILE = 10,
         /// O_DIRECTORY, which F_GETFL shows.
@@ -65,6 +63,8 @@ bits! {
         ADVISE_RANDOM = 15,
         /// POSIX_FADV_NOREUSE.
         ADVISE_NOREUSE = 16,
+        /// O_TMPFILE, which F_GETFL shows.
+        TMPFILE = 17,
         /// Of a regular file: the image itself went there, so that its size and time say nothing.
         STREAM = 31,
     }
@@ -280,6 +280,117 @@ layout! {
 
 record!(FileExternal, object: true, tail: Tail::Text);
 
+layout! {
+    /// An open file or directory of procfs, of a task of the tree or of none. The tail is its
+    /// absolute path.
+    pub struct FileProc {
+        /// Bits of `file_flags`.
+        pub flags: U32 => Check::Bits(file_flags::ALL),
+        /// Type and permissions as stat(2) has them.
+        pub mode: U32,
+        /// Position as lseek(2) has it.
+        pub pos: I64,
+    }
+}
+
+record!(FileProc, object: true, tail: Tail::Path);
+
+/// Values of [`Unnamed::kind`].
+pub mod unnamed {
+    /// A file that was unlinked, or had no name from the beginning (O_TMPFILE).
+    pub const UNLINKED: u32 = 1;
+    /// What memfd_create(2) makes.
+    pub const MEMFD: u32 = 2;
+}
+
+bits! {
+    /// Bits of [`Unnamed::flags`].
+    pub mod unnamed_flags {
+        /// It may get a name: opened with O_TMPFILE and without O_EXCL.
+        LINKABLE = 0,
+    }
+}
+
+bits! {
+    /// Bits of [`Unnamed::seals`].
+    pub mod seals {
+        /// F_SEAL_SEAL.
+        SEAL = 0,
+        /// F_SEAL_SHRINK.
+        SHRINK = 1,
+        /// F_SEAL_GROW.
+        GROW = 2,
+        /// F_SEAL_WRITE.
+        WRITE = 3,
+        /// F_SEAL_FUTURE_WRITE.
+        FUTURE_WRITE = 4,
+        /// F_SEAL_EXEC.
+        EXEC = 5,
+    }
+}
+
+layout! {
+    /// A regular file without a name. Its pages come in chunks with its id, at byte offsets; what is
+    /// in no chunk is a hole, and what the last page has past the size is zero. The tail is the
+    /// absolute path of a directory of its file system, or the name of a memfd.
+    pub struct Unnamed {
+        /// Size in bytes.
+        pub size: U64,
+        /// What it is: 1 an unlinked file, 2 a memfd.
+        pub kind: U32 => Check::Range(1, 2),
+        /// Type and permissions as stat(2) has them.
+        pub mode: U32,
+        /// Owner.
+        pub uid: U32,
+        /// Group.
+        pub gid: U32,
+        /// Bits of `unnamed_flags`.
+        pub flags: U32 => Check::Bits(unnamed_flags::ALL),
+        /// Bits of `seals`, of a memfd.
+        pub seals: U32 => Check::Bits(seals::ALL),
+        /// Time of the last access: seconds.
+        pub atime_sec: I64,
+        /// Time of the last change of the contents: seconds.
+        pub mtime_sec: I64,
+        /// Time of the last access: nanoseconds.
+        pub atime_nsec: U32 => Check::Range(0, 999_999_999),
+        /// Time of the last change of the contents: nanoseconds.
+        pub mtime_nsec: U32 => Check::Range(0, 999_999_999),
+    }
+}
+
+record!(Unnamed, object: true, tail: Tail::Text, check: |file, tail| {
+    if file.size.get() > 1 << 62 {
+        return Err("impossible size");
+    }
+    if file.kind.get() == unnamed::UNLINKED && (!tail.starts_with(b"/") || file.seals.get() != 0) {
+        return Err("an unlinked file without a directory, or with seals");
+    }
+    if file.kind.get() == unnamed::MEMFD && file.flags.get() != 0 {
+        return Err("a memfd with flags of an unlinked file");
+    }
+    Ok(())
+});
+
+layout! {
+    /// An open file without a name.
+    pub struct FileUnnamed {
+        /// Bits of `file_flags`.
+        pub flags: U32 => Check::Bits(file_flags::ALL),
+        /// Id of the Unnamed.
+        pub object: U32 => Check::Id(&[Kind::Unnamed]),
+        /// Position in bytes.
+        pub pos: I64,
+    }
+}
+
+record!(FileUnnamed, object: true, tail: Tail::None, check: |file, _| {
+    if file.pos.get() < 0 {
+        return Err("negative position");
+    }
+    Ok(())
+});
+
 bits! {
     /// Bits of [`FilePidfd::pidfd_flags`].
     pub mod pidfd_flags {
@@ -337,6 +448,102 @@ layout! {
         pub reserved: U32 => Check::Zero,
     }
 }
+
+/// Values of [`Lock::kind`].
+pub mod lock_kind {
+    /// A POSIX lock, which a table of descriptors has.
+    pub const POSIX: u32 = 1;
+    /// An OFD lock, which an open file has.
+    pub const OFD: u32 = 2;
+    /// A lock of flock(2), which an open file has.
+    pub const FLOCK: u32 = 3;
+    /// A lease, which an open file has.
+    pub const LEASE: u32 = 4;
+    /// Their names, the first for 1.
+    pub const NAMES: &[&str] = &["posix", "ofd", "flock", "lease"];
+}
+
+/// Values of [`Lock::ty`].
+pub mod lock_type {
+    /// F_RDLCK, LOCK_SH: shared.
+    pub const READ: u32 = 1;
+    /// F_WRLCK, LOCK_EX: exclusive.
+    pub const WRITE: u32 = 2;
+}
+
+layout! {
+    /// A lock or lease of a file that is open in the tree.
+    pub struct Lock {
+        /// What it is: 1 a POSIX lock, 2 an OFD lock, 3 a lock of flock(2), 4 a lease.
+        pub kind: U32 => Check::Range(1, 4),
+        /// 1 for reading (shared), 2 for writing (exclusive).
+        pub ty: U32 => Check::Range(1, 2),
+        /// Id of the open file.
+        pub file: U32 => Check::Id(OPEN_FILES),
+        /// Id of the Files that has it (kind 1), else 0.
+        pub files: U32 => Check::IdOrNone(&[Kind::Files]),
+        /// First byte.
+        pub start: I64,
+        /// Last byte, the largest number for all to come.
+        pub end: I64,
+        /// The descriptor that signals about a lease name.
+        pub fd: U32 => Check::Range(0, 0x3fff_ffff),
+        /// Zero.
+        pub reserved: U32 => Check::Zero,
+    }
+}
+
+record!(Lock, object: false, tail: Tail::None, check: |lock, _| {
+    if (lock.kind.get() == lock_kind::POSIX) != (lock.files.get() != 0) {
+        return Err("a POSIX lock and its table do not match");
+    }
+    if lock.start.get() < 0 || lock.end.get() < lock.start.get() {
+        return Err("impossible range");
+    }
+    Ok(())
+});
+
+/// Values of [`Owner::kind`].
+pub mod owner_kind {
+    /// One thread: F_OWNER_TID.
+    pub const TASK: u32 = 1;
+    /// A process: F_OWNER_PID.
+    pub const PROCESS: u32 = 2;
+    /// A process group: F_OWNER_PGRP.
+    pub const GROUP: u32 = 3;
+}
+
+bits! {
+    /// Bits of [`Owner::flags`].
+    pub mod owner_flags {
+        /// O_ASYNC.
+        ASYNC = 0,
+    }
+}
+
+layout! {
+    /// Who gets signals about an open file: F_SETOWN_EX, F_SETSIG, O_ASYNC.
+    pub struct Owner {
+        /// Id of the open file.
+        pub file: U32 => Check::Id(OPEN_FILES),
+        /// Bits of `owner_flags`.
+        pub flags: U32 => Check::Bits(owner_flags::ALL),
+        /// What `pid` is: 1 a thread, 2 a process, 3 a process group.
+        pub kind: U32 => Check::Range(1, 3),
+        /// Number of the thread, process or group, 0 for none.
+        pub pid: I32 => Check::Range(0, 0x3fff_ffff),
+        /// F_SETSIG.
+        pub signum: U32 => Check::Range(0, 64),
+        /// The user whose rights count for these signals.
+        pub uid: U32,
+        /// The effective one.
+        pub euid: U32,
+        /// The descriptor that these signals name.
+        pub fd: U32 => Check::Range(0, 0x3fff_ffff),
+    }
+}
+
+record!(Owner, object: false, tail: Tail::None);
 
 static FD: ItemInfo = item::<Fd>();
 

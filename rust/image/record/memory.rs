@@ -299,7 +299,9 @@ layout! {
         pub kind: U32 => Check::Range(1, 5),
         /// Id of the file (kind 2) or Shmem (kind 3), else 0.
         pub object: U32
-            => Check::IdOrNone(&[Kind::FileRegular, Kind::FileDevice, Kind::Shmem]),
+            => Check::IdOrNone(
+                &[Kind::FileRegular, Kind::FileDevice, Kind::FileUnnamed, Kind::Shmem]
+            ),
         /// Id of its name, 0 if it has none.
         pub name: U32 => Check::IdOrNone(&[Kind::AnonName]),
         /// Id of its memory policy, 0 if it has none.

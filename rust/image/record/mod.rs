@@ -21,6 +21,7 @@ mod signal;
 mod socket;
 mod stream;
 mod timer;
+mod tty;
 mod usage;
 
 pub use self::{
@@ -34,6 +35,7 @@ pub use self::{
     socket::*,
     stream::*,
     timer::*,
+    tty::*,
     usage::*, //
 };
 
@@ -162,6 +164,24 @@ kinds! {
     UnixPending = 59,
     /// A message in the queue of a socket.
     UnixMessage = 60,
+    /// A regular file without a name, such as an unlinked one or a memfd.
+    Unnamed = 72,
+    /// An open file without a name.
+    FileUnnamed = 73,
+    /// A lock or lease of a file.
+    Lock = 74,
+    /// Who gets signals about an open file.
+    Owner = 75,
+    /// A pseudo terminal.
+    Pty = 76,
+    /// What one end of a pseudo terminal has received.
+    TtyQueue = 77,
+    /// An open end of a pseudo terminal.
+    FileTty = 78,
+    /// The controlling terminal of a process.
+    ControllingTty = 79,
+    /// An open file or directory of procfs.
+    FileProc = 80,
     /// A name of anonymous memory.
     AnonName = 88,
     /// A NUMA policy.
@@ -200,4 +220,7 @@ pub const OPEN_FILES: &[Kind] = &[
     Kind::FileExternal,
     Kind::FilePidfd,
     Kind::FileSocket,
+    Kind::FileUnnamed,
+    Kind::FileTty,
+    Kind::FileProc,
 ];

@@ -17,6 +17,7 @@
 #include <linux/filter.h>
 #include <linux/fs_struct.h>
 #include <linux/ipc_namespace.h>
+#include <linux/memfd.h>
 #include <linux/mempolicy.h>
 #include <linux/mman.h>
 #include <linux/nsproxy.h>
@@ -52,7 +53,9 @@
 #include <asm/elf.h>
 #include <asm/vdso.h>
 #include <uapi/linux/checkpoint.h>
+#include <uapi/linux/fadvise.h>
 #include <uapi/linux/major.h>
+#include <uapi/linux/memfd.h>
 #include <uapi/linux/sched/types.h>
 
 /* Rust: called by the system calls in kernel/checkpoint/sys.c. */
@@ -214,6 +217,144 @@ bool checkpoint_futex_flags(unsigned int flags, bool *realtime, bool *timed);
 unsigned int checkpoint_futex_kernel_flags(bool shared, bool realtime, bool timed);
 void checkpoint_xfeature(unsigned int feature, u32 *offset, u32 *size);
 
+/* kernel/checkpoint/files.c */
+unsigned int checkpoint_links(struct file *file);
+bool checkpoint_is_linkable(struct file *file);
+const char *checkpoint_inode_blocker(struct file *file);
+void checkpoint_directory_of(struct file *file, struct path *dir);
+bool checkpoint_makes_unnamed(const struct path *dir);
+int checkpoint_linked_path(struct file *file, struct path *path);
+void checkpoint_owner_ids(struct file *file, uid_t *uid, gid_t *gid);
+struct file *checkpoint_memfd(const char *name, bool executable);
+
+/* Kinds of file locks, as the image numbers them. */
+enum {
+	CHECKPOINT_LOCK_POSIX	= 1,
+	CHECKPOINT_LOCK_OFD	= 2,
+	CHECKPOINT_LOCK_FLOCK	= 3,
+	CHECKPOINT_LOCK_LEASE	= 4,
+};
+
+/**
+ * struct checkpoint_lock - a lock of a file
+ * @kind:	CHECKPOINT_LOCK_*
+ * @type:	F_RDLCK or F_WRLCK
+ * @start:	first byte
+ * @end:	last byte
+ * @fd:		of a lease, the descriptor that signals about it name, or -1
+ * @pid:	who took it, in the initial pid namespace
+ */
+struct checkpoint_lock {
+	u32 kind;
+	u32 type;
+	s64 start;
+	s64 end;
+	int fd;
+	pid_t pid;
+};
+
+/**
+ * struct checkpoint_owner - who gets signals about an open file
+ * @type:	PIDTYPE_PID, PIDTYPE_TGID or PIDTYPE_PGID
+ * @pid:	the task or group as current sees it, 0 for none
+ * @signum:	F_SETSIG
+ * @uid:	whose rights count for the signals, as current sees them
+ * @euid:	the effective one
+ * @async:	O_ASYNC
+ */
+struct checkpoint_owner {
+	u32 type;
+	pid_t pid;
+	int signum;
+	uid_t uid;
+	uid_t euid;
+	bool async;
+};
+
+int checkpoint_get_locks(struct file *file, struct files_struct *files,
+			 struct checkpoint_lock *locks, unsigned int max);
+int checkpoint_set_lock(struct file *file, struct task_struct *task,
+			const struct checkpoint_lock *lock);
+bool checkpoint_get_owner(struct file *file, struct checkpoint_owner *owner);
+int checkpoint_set_owner(struct file *file, const struct checkpoint_owner *owner, int fd);
+bool checkpoint_is_proc(struct file *file);
+pid_t checkpoint_proc_pid(struct file *file);
+unsigned int checkpoint_get_advice(struct file *file);
+struct file *checkpoint_open_contents(struct file *file);
+struct page *checkpoint_file_page(struct file *file, pgoff_t index);
+
+/* kernel/checkpoint/tty.c */
+
+/**
+ * struct checkpoint_pty_end - what either end of a pty has
+ * @exclusive:		TIOCEXCL
+ * @stopped:		it sends nothing
+ * @stopped_by_call:	because of TCOOFF
+ * @other_closed:	the other end was closed
+ */
+struct checkpoint_pty_end {
+	bool exclusive;
+	bool stopped;
+	bool stopped_by_call;
+	bool other_closed;
+};
+
+/**
+ * struct checkpoint_pty - a pty but for what is in its buffers
+ * @index:		number of the slave
+ * @mode:		type and permissions of the slave's node
+ * @uid:		its owner
+ * @gid:		its group
+ * @hung_up:		the master was closed
+ * @locked:		TIOCSPTLCK
+ * @packet:		TIOCPKT
+ * @pktstatus:		what a master in packet mode gets to read first
+ * @slaves:		how many open files the slave has
+ * @ends:		master, slave
+ * @termios:		settings
+ * @termios_locked:	which of them TIOCSLCKTRMIOS has locked
+ * @winsize:		window size
+ * @session:		the session whose controlling terminal it is, 0 for none
+ * @pgrp:		the foreground group, 0 for none
+ * @ldisc:		line discipline of the slave
+ * @master_ldisc:	line discipline of the master
+ */
+struct checkpoint_pty {
+	u32 index;
+	umode_t mode;
+	uid_t uid;
+	gid_t gid;
+	bool hung_up;
+	bool locked;
+	bool packet;
+	u32 pktstatus;
+	u32 slaves;
+	struct checkpoint_pty_end ends[2];
+	struct ktermios termios;
+	struct ktermios termios_locked;
+	struct winsize winsize;
+	pid_t session;
+	pid_t pgrp;
+	int ldisc;
+	int master_ldisc;
+};
+
+struct tty_struct *checkpoint_pty_master(struct file *file);
+bool checkpoint_is_pty_master(struct file *file);
+struct tty_struct *checkpoint_controlling_pty(struct task_struct *task, bool *other);
+bool checkpoint_is_current_tty(struct file *file);
+void checkpoint_get_pty(struct tty_struct *master, struct checkpoint_pty *pty);
+int checkpoint_get_tty_queue(struct tty_struct *master, bool of_slave, struct n_tty_state *state,
+			     u8 *flip, unsigned int max);
+int checkpoint_set_tty_queue(struct file *file, bool of_slave, const struct n_tty_state *state,
+			     const u8 *flip, unsigned int count);
+int checkpoint_unlock_pty(struct file *file);
+int checkpoint_set_pty(struct file *file, const struct checkpoint_pty *pty);
+int checkpoint_set_pty_node(struct file *file, umode_t mode, uid_t uid, gid_t gid);
+int checkpoint_set_tty_session(struct file *file, pid_t session, pid_t pgrp);
+int checkpoint_set_controlling_tty(struct file *file, struct task_struct *task);
+struct file *checkpoint_open_current_tty(struct file *file, const char *path, int flags);
+
 /* kernel/checkpoint/vma.c */
 
 /**
@@ -269,7 +410,6 @@ bool checkpoint_node_usable(u32 node);
 /* kernel/checkpoint/memory.c */
 
 int checkpoint_mmap_lock(struct mm_struct *mm);
-struct page *checkpoint_shmem_page(struct file *file, pgoff_t index);
 int checkpoint_next_guard(struct mm_struct *mm, unsigned long *start, unsigned long *end);
 int checkpoint_copy_shmem_page(struct file *from, struct file *to, pgoff_t index);
 unsigned long checkpoint_private_pages(struct mm_struct *mm);

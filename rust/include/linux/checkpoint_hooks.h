@@ -30,6 +30,46 @@ struct sock_fprog_kern;
 struct sockaddr_un;
 struct task_struct;
 struct vm_area_struct;
+struct tty_struct;
+
+/* drivers/tty/n_tty.c */
+
+/**
+ * struct n_tty_state - what a terminal has received
+ * @read:		bytes in @read_buf, the next to be read first
+ * @commit:		how many of them a reader may have that does not read lines
+ * @canon:		how many of them are whole lines
+ * @echo:		bytes in @echo_buf, characters and operations that wait for room
+ * @echo_commit:	how many of them may go
+ * @echo_mark:		the end of the last that belong together
+ * @column:		where the cursor is
+ * @canon_column:	where it was at the start of the line
+ * @lnext:		the next character is taken as it is
+ * @erasing:		between the marks of what is erased on paper
+ * @push:		a reader gets the rest although it is no line
+ * @read_buf:		the input
+ * @read_flags:		a bit for each byte of it, set where a line ends
+ * @echo_buf:		the echoes
+ */
+struct n_tty_state {
+	u32 read;
+	u32 commit;
+	u32 canon;
+	u32 echo;
+	u32 echo_commit;
+	u32 echo_mark;
+	u32 column;
+	u32 canon_column;
+	bool lnext;
+	bool erasing;
+	bool push;
+	u8 read_buf[4096];
+	u8 read_flags[512];
+	u8 echo_buf[4096];
+};
+
+int n_tty_get_state(struct tty_struct *tty, struct n_tty_state *state);
+int n_tty_set_state(struct tty_struct *tty, const struct n_tty_state *state);
 
 /* ipc/sem.c */
 bool sem_has_undo(struct task_struct *task);

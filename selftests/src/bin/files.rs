@@ -62,6 +62,7 @@ const SUITE: Suite = Suite {
         Case::new("symlink", symlink),
         Case::new("hard-link", hard_link),
         Case::new("log", log),
+        Case::new("advice", advice),
     ],
     customs: &[
         Custom {
@@ -572,4 +573,29 @@ fn stdin_rewired(b: &selftests::Bench<'_>) -> Result<()> {
         "PASS".to_owned(),
         fs::read_to_string(b.path("result"))?,
     )
+}
+
+/// What posix_fadvise(2) has said, of which no interface of the kernel tells: the image does.
+fn advice(v: &Victim) -> Result<()> {
+    let path = v.path("data");
+    file(&path, 100_000, 77)?;
+    let fds = (0..3)
+        .map(|_| open(&path, O_RDONLY))
+        .collect::<std::io::Result<Vec<_>>>()?;
+    for (fd, advice) in fds.iter().zip([
+        libc::POSIX_FADV_SEQUENTIAL,
+        libc::POSIX_FADV_RANDOM,
+        libc::POSIX_FADV_NOREUSE,
+    ]) {
+        // SAFETY: no memory is involved.
+        let err = unsafe { libc::posix_fadvise(fd.as_raw_fd(), 0, 0, advice) };
+        same("error of posix_fadvise", 0, err)?;
+    }
+    v.stand()?;
+    for fd in &fds {
+        let mut bytes = vec![0; 100_000];
+        same("bytes", 100_000, read(fd, &mut bytes)?)?;
+        verify("contents", &bytes, 77)?;
+    }
+    Ok(())
 }

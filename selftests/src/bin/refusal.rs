@@ -6,9 +6,7 @@
 
 use libc::{
     MAP_PRIVATE,
-    MAP_SHARED,
     O_CLOEXEC,
-    O_RDWR,
     PROT_READ,
     PROT_WRITE, //
 };
@@ -24,7 +22,6 @@ use selftests::sys::{
 use selftests::Bench;
 use std::fs;
 use std::io;
-use std::mem;
 use std::net::{
     TcpListener,
     TcpStream,
@@ -53,20 +50,10 @@ const SUITE: Suite = Suite {
         Refusal::new("timerfd", timerfd, &["timerfd"]),
         Refusal::new("signalfd", signalfd, &["signalfd"]),
         Refusal::new("inotify", inotify, &["inotify"]),
-        Refusal::new("memfd", memfd, &["memfd"]),
-        Refusal::new("memfd-mapped", memfd_mapped, &["memfd"]),
         Refusal::new("userfaultfd", userfaultfd, &["userfaultfd"]),
         Refusal::new("io-uring", io_uring, &["io_uring"]),
-        Refusal::new("pty-master", pty_master, &["tty"]),
         Refusal::new("namespace-file", namespace_file, &["namespace"]),
-        Refusal::new("proc-file", proc_file, &["/proc/", "kernel"]),
-        Refusal::new("unlinked-file", unlinked_file, &["unlinked"]),
-        Refusal::new("unlinked-mapping", unlinked_mapping, &["unlinked"]),
         Refusal::new("sysv-shm", sysv_shm, &["sysv"]),
-        Refusal::new("flock", flock, &["lock"]),
-        Refusal::new("posix-lock", posix_lock, &["lock"]),
-        Refusal::new("ofd-lock", ofd_lock, &["lock"]),
-        Refusal::new("lease", lease, &["lease"]),
         Refusal::new("hugetlb", hugetlb, &["huge"]),
         Refusal::new("aio-context", aio_context, &["aio"]),
         Refusal::new("uts-namespace", uts_namespace, &["namespace"]),
@@ -75,7 +62,6 @@ const SUITE: Suite = Suite {
             deleted_working_directory,
             &["director"],
         ),
-        Refusal::new("signal-driven-io", signal_driven_io, &["owner"]),
         Refusal::new("perf-event", perf_event, &["perf"]),
         Refusal::new("ldt", ldt, &["LDT"]),
         Refusal {
@@ -257,32 +243,6 @@ fn inotify(v: &Victim) -> Result<()> {
     stand_with(v, &fd)
 }
 
-fn new_memfd(flags: u32) -> Result<OwnedFd> {
-    // SAFETY: the name is a C string.
-    descriptor(
-        "memfd",
-        unsafe { libc::memfd_create(c"secret".as_ptr(), flags) }.into(),
-    )
-}
-
-fn memfd(v: &Victim) -> Result<()> {
-    let fd = new_memfd(libc::MFD_CLOEXEC)?;
-    write(&fd, b"kept")?;
-    stand_with(v, &fd)?;
-    same("size", 4, sys::seek(&fd, 0, libc::SEEK_END)?)
-}
-
-/// Mapped, and no descriptor left that could be named.
-fn memfd_mapped(v: &Victim) -> Result<()> {
-    let fd = new_memfd(libc::MFD_CLOEXEC)?;
-    write(&fd, &[5; sys::PAGE])?;
-    let prot = PROT_READ | PROT_WRITE;
-    let area = Area::map(sys::PAGE, prot, MAP_SHARED, fd.as_raw_fd(), 0)?;
-    drop(fd);
-    v.stand()?;
-    same("byte", 5, area.bytes()[100])
-}
-
 fn userfaultfd(v: &Victim) -> Result<()> {
     let flags = libc::O_CLOEXEC | libc::O_NONBLOCK | 1;
     // SAFETY: no memory is involved.
@@ -298,61 +258,9 @@ fn io_uring(v: &Victim) -> Result<()> {
     stand_with(v, &descriptor("io_uring", ret)?)
 }
 
-fn pty_master(v: &Victim) -> Result<()> {
-    // SAFETY: no memory is involved.
-    let fd = descriptor(
-        "pty",
-        unsafe { libc::posix_openpt(O_RDWR | libc::O_NOCTTY) }.into(),
-    )?;
-    stand_with(v, &fd)?;
-    let mut number = 0;
-    // SAFETY: the number is valid for writing.
-    cvt(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCGPTN, &mut number) })?;
-    Ok(())
-}
-
-/// A pipe with a name.
-/// A file of /proc about itself.
-fn proc_file(v: &Victim) -> Result<()> {
-    let fd = open(Path::new("/proc/self/stat"), libc::O_RDONLY)?;
-    v.stand()?;
-    let mut bytes = [0; 512];
-    let n = read(&fd, &mut bytes)?;
-    let text = std::str::from_utf8(&bytes[..n])?;
-    let pid = sys::getpid();
-    ensure!(text.starts_with(&format!("{pid} (")), "read {text:?}");
-    Ok(())
-}
-
 fn namespace_file(v: &Victim) -> Result<()> {
     let fd = open(Path::new("/proc/self/ns/uts"), libc::O_RDONLY | O_CLOEXEC)?;
     stand_with(v, &fd)
-}
-
-fn unlinked(v: &Victim) -> Result<OwnedFd> {
-    let path = v.path("data");
-    fs::write(&path, vec![6; 2 * sys::PAGE])?;
-    let fd = open(&path, O_RDWR | O_CLOEXEC)?;
-    fs::remove_file(&path)?;
-    Ok(fd)
-}
-
-fn unlinked_file(v: &Victim) -> Result<()> {
-    let fd = unlinked(v)?;
-    stand_with(v, &fd)?;
-    same(
-        "size",
-        2 * sys::PAGE as i64,
-        sys::seek(&fd, 0, libc::SEEK_END)?,
-    )
-}
-
-fn unlinked_mapping(v: &Victim) -> Result<()> {
-    let fd = unlinked(v)?;
-    let area = Area::map(2 * sys::PAGE, PROT_READ, MAP_PRIVATE, fd.as_raw_fd(), 0)?;
-    drop(fd);
-    v.stand()?;
-    same("byte", 6, area.bytes()[sys::PAGE])
 }
 
 fn sysv_shm(v: &Victim) -> Result<()> {
@@ -373,57 +281,6 @@ fn sysv_shm(v: &Victim) -> Result<()> {
     v.stand()?;
     // SAFETY: it is attached there.
     same("byte", 9, unsafe { addr.read_volatile() })
-}
-
-/// A file that is locked by `lock`, and whether another process can lock it meanwhile.
-fn locked(v: &Victim, lock: impl Fn(&OwnedFd) -> io::Result<()>) -> Result<()> {
-    let path = v.path("data");
-    fs::write(&path, "x")?;
-    let fd = open(&path, O_RDWR | O_CLOEXEC)?;
-    lock(&fd)?;
-    stand_with(v, &fd)?;
-    let status = sys::forked(|| match open(&path, O_RDWR | O_CLOEXEC) {
-        Ok(other) => i32::from(lock(&other).is_ok()),
-        Err(_) => 2,
-    })?;
-    same("status of another process that tries to lock", 0, status)
-}
-
-fn flock(v: &Victim) -> Result<()> {
-    locked(v, |fd| {
-        // SAFETY: no memory is involved.
-        cvt(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }).map(drop)
-    })
-}
-
-fn fcntl_lock(fd: &OwnedFd, cmd: i32) -> io::Result<()> {
-    // SAFETY: all zeroes is a flock of the whole file.
-    unsafe {
-        let mut lock: libc::flock = mem::zeroed();
-        lock.l_type = libc::F_WRLCK as i16;
-        cvt(libc::fcntl(fd.as_raw_fd(), cmd, &lock)).map(drop)
-    }
-}
-
-fn posix_lock(v: &Victim) -> Result<()> {
-    locked(v, |fd| fcntl_lock(fd, libc::F_SETLK))
-}
-
-fn ofd_lock(v: &Victim) -> Result<()> {
-    locked(v, |fd| fcntl_lock(fd, libc::F_OFD_SETLK))
-}
-
-fn lease(v: &Victim) -> Result<()> {
-    let path = v.path("data");
-    fs::write(&path, "x")?;
-    let fd = open(&path, libc::O_RDONLY | O_CLOEXEC)?;
-    sys::fcntl(&fd, libc::F_SETLEASE, libc::F_RDLCK)?;
-    stand_with(v, &fd)?;
-    same(
-        "lease",
-        libc::F_RDLCK,
-        sys::fcntl(&fd, libc::F_GETLEASE, 0)?,
-    )
 }
 
 fn hugetlb(v: &Victim) -> Result<()> {
@@ -487,25 +344,6 @@ fn deleted_working_directory(v: &Victim) -> Result<()> {
         "the directory is there again"
     );
     Ok(())
-}
-
-fn signal_driven_io(v: &Victim) -> Result<()> {
-    let (r, w) = sys::pipe(O_CLOEXEC)?;
-    sys::fcntl(&r, libc::F_SETOWN, sys::getpid())?;
-    sys::fcntl(&r, libc::F_SETFL, libc::O_ASYNC)?;
-    sys::mask(libc::SIG_BLOCK, &[libc::SIGIO])?;
-    stand_with(v, &r)?;
-    write(&w, b"x")?;
-    let (set, second) = (
-        sys::sigset(&[libc::SIGIO]),
-        sys::timespec(Duration::from_secs(1)),
-    );
-    // SAFETY: set and time are valid.
-    same(
-        "signal",
-        libc::SIGIO,
-        cvt(unsafe { libc::sigtimedwait(&set, ptr::null_mut(), &second) })?,
-    )
 }
 
 fn perf_event(v: &Victim) -> Result<()> {

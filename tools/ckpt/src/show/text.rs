@@ -393,6 +393,37 @@ fn file(record: &RecordRef<'_>, objects: &Objects<'_, '_>) -> String {
         Kind::FileSocket => record
             .get::<FileSocket>()
             .map(|(file, _)| socket(file.socket.get(), objects)),
+        Kind::FileUnnamed => record.get::<FileUnnamed>().map(|(file, _)| {
+            let (size, name) = objects.get_as::<Unnamed>(file.object.get()).map_or(
+                (0, String::new()),
+                |(object, tail)| {
+                    let name = match object.kind.get() {
+                        unnamed::MEMFD => format!("memfd:{}", clean(tail)),
+                        _ => format!("{} (unlinked)", clean(tail)),
+                    };
+                    (object.size.get(), name)
+                },
+            );
+            format!(
+                "{name}  {} at {} of {size}",
+                mode(file.flags.get()),
+                file.pos
+            )
+        }),
+        Kind::FileProc => record
+            .get::<FileProc>()
+            .map(|(file, path)| format!("{}  {}", clean(path), mode(file.flags.get()))),
+        Kind::FileTty => record.get::<FileTty>().map(|(file, path)| {
+            let index = objects
+                .get_as::<Pty>(file.pty.get())
+                .map_or(0, |(pty, _)| pty.index.get());
+            let end = if file.end.get() == tty_end::MASTER {
+                "master"
+            } else {
+                "slave"
+            };
+            format!("{}  {end} of pty {index}", clean(path))
+        }),
         Kind::FilePidfd => record
             .get::<FilePidfd>()
             .map(|(file, _)| format!("pidfd of task {}", file.pid)),

@@ -101,6 +101,63 @@ impl Builder {
         self.encoder.object(&mut self.plan, record, tail).unwrap()
     }
 
+    /// A pty with a line in it, and its open slave.
+    pub fn pty(&mut self) -> (u32, u32) {
+        let pty = Pty {
+            index: 3.into(),
+            flags: pty_flags::PACKET.into(),
+            mode: 0o020620.into(),
+            session: 100.into(),
+            pgrp: 100.into(),
+            rows: 25.into(),
+            columns: 80.into(),
+            ..FromZeros::new_zeroed()
+        };
+        let pty = self.object(&pty, &[b"/dev/ptmx"]);
+        let input = b"line\nli";
+        let queue = TtyQueue {
+            pty: pty.into(),
+            flags: queue_flags::SLAVE.into(),
+            len: 8.into(),
+            read: 7.into(),
+            canon: 5.into(),
+            ..FromZeros::new_zeroed()
+        };
+        self.put(&queue, &[input, &[0x10]]);
+        let slave = FileTty {
+            flags: (file_flags::READ | file_flags::WRITE).into(),
+            end: tty_end::SLAVE.into(),
+            pty: pty.into(),
+            mode: 0o020620.into(),
+        };
+        (pty, self.object(&slave, &[b"/dev/pts/3"]))
+    }
+
+    /// A file of three pages without a name, and what is open to it.
+    pub fn unnamed(&mut self, kind: u32, tail: &str) -> (u32, u32) {
+        let memfd = kind == unnamed::MEMFD;
+        let object = Unnamed {
+            size: 0x2345.into(),
+            kind: kind.into(),
+            mode: 0o100600.into(),
+            uid: 1000.into(),
+            gid: 1000.into(),
+            flags: if memfd { 0 } else { unnamed_flags::LINKABLE }.into(),
+            seals: if memfd { seals::WRITE | seals::GROW } else { 0 }.into(),
+            atime_sec: 1_789_999_997.into(),
+            mtime_sec: 1_789_999_998.into(),
+            atime_nsec: 7.into(),
+            mtime_nsec: 8.into(),
+        };
+        let object = self.object(&object, &[tail.as_bytes()]);
+        let file = FileUnnamed {
+            flags: (file_flags::READ | file_flags::WRITE).into(),
+            object: object.into(),
+            pos: 17.into(),
+        };
+        (object, self.object(&file, &[]))
+    }
+
     pub fn file(&mut self, path: &str) -> u32 {
         let file = FileRegular {
             flags: (file_flags::READ | file_flags::LARGEFILE).into(),
@@ -386,6 +443,17 @@ pub fn tree() -> Vec<u8> {
         },
         &[],
     );
+    let (contents, unlinked) = b.unnamed(unnamed::UNLINKED, "/tmp");
+    let (_, memfd) = b.unnamed(unnamed::MEMFD, "buffer");
+    let (pty, terminal) = b.pty();
+    let status = b.object(
+        &FileProc {
+            flags: file_flags::READ.into(),
+            mode: 0o100444.into(),
+            pos: 5.into(),
+        },
+        &[b"/proc/100/status"],
+    );
     let shmem = b.object(
         &Shmem {
             size: 0x2000.into(),
@@ -412,6 +480,10 @@ pub fn tree() -> Vec<u8> {
         (7, pidfd),
         (8, listener_file),
         (9, client_file),
+        (10, unlinked),
+        (11, memfd),
+        (12, terminal),
+        (13, status),
     ]
     .map(|(fd, file)| Fd {
         fd: fd.into(),
@@ -462,6 +534,29 @@ pub fn tree() -> Vec<u8> {
         ..FromZeros::new_zeroed()
     };
     b.put(&message, &[&log.to_le_bytes(), b"hello"]);
+    for (kind, files) in [(lock_kind::POSIX, files), (lock_kind::FLOCK, 0)] {
+        let lock = Lock {
+            kind: kind.into(),
+            ty: lock_type::WRITE.into(),
+            file: log.into(),
+            files: files.into(),
+            start: 0.into(),
+            end: i64::MAX.into(),
+            ..FromZeros::new_zeroed()
+        };
+        b.put(&lock, &[]);
+    }
+    let owner = Owner {
+        file: read.into(),
+        flags: owner_flags::ASYNC.into(),
+        kind: owner_kind::PROCESS.into(),
+        pid: 100.into(),
+        signum: 34.into(),
+        uid: 1000.into(),
+        euid: 1000.into(),
+        fd: 5.into(),
+    };
+    b.put(&owner, &[]);
     let sighand = b.sighand();
     let rw = vma_flags::READ | vma_flags::WRITE | vma_flags::MAYREAD | vma_flags::MAYWRITE;
     let rx = vma_flags::READ | vma_flags::EXEC | vma_flags::MAYREAD | vma_flags::MAYEXEC;
@@ -478,6 +573,7 @@ pub fn tree() -> Vec<u8> {
         vma(0x40_0000, 4, vma_kind::FILE, exe, rx),
         vma(0x50_0000, 32, vma_kind::ANON, 0, rw),
         vma(0x7f00_0000_0000, 2, vma_kind::SHMEM, shmem, shared),
+        vma(0x7f00_0000_2000, 1, vma_kind::FILE, memfd, shared),
         vma(
             0x7fff_ffff_0000,
             8,
@@ -503,6 +599,11 @@ pub fn tree() -> Vec<u8> {
     b.put(&guards, &[guard.as_bytes()]);
     let child_mm = b.mm(exe, &vmas[..2]);
     let root = b.process(100, 0, mm, sighand);
+    let controlling = ControllingTty {
+        process: root.into(),
+        pty: pty.into(),
+    };
+    b.put(&controlling, &[]);
     let leader = b.task(100, root, files, fs, cred);
     let child = b.process(101, leader, child_mm, sighand);
     for (feature, size) in [(0, 512), (2, 256)] {
@@ -592,6 +693,7 @@ pub fn tree() -> Vec<u8> {
             &[Extent::new(0x50_0000, 1), Extent::new(0x50_2000, 1)],
             [[b'a'; 4096], [b'b'; 4096]].concat(),
         ),
+        (contents, &[Extent::new(0x2000, 1)], vec![b'u'; 4096]),
     ];
     let share = Share {
         addr: 0x50_2000.into(),

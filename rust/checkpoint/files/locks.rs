@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! File locks: POSIX, OFD, flock(2), leases. Who waits for one asks again by himself.
+//!
+//! Locks: the inode's lock of its locks, inside the functions of C only.
+
+use core::ptr;
+
+use kernel::{
+    bindings,
+    error::to_result,
+    fs::File,
+    prelude::*, //
+};
+
+use crate::{
+    files::Name,
+    image::record::{
+        lock_kind,
+        lock_type,
+        Lock, //
+    },
+    report::{
+        Place,
+        Report, //
+    },
+    save::Saver, //
+};
+
+/// The locks that `file` itself has, or those that the table `files` has by it.
+///
+/// # Errors
+///
+/// `EBUSY` while a lease is being broken, `EOPNOTSUPP` for a delegation.
+fn locks_of(
+    file: &File,
+    files: *mut bindings::files_struct,
+) -> Result<KVVec<bindings::checkpoint_lock>> {
+    let mut locks = KVVec::new();
+    loop {
+        let max = u32::try_from(locks.len())?;
+        // SAFETY: `file` is valid, the table is compared only, and there is room for `max` locks.
+        let count = unsafe {
+            bindings::checkpoint_get_locks(file.as_ptr(), files, locks.as_mut_ptr(), max)
+        };
+        if count < 0 {
+            return Err(Error::from_errno(count));
+        }
+        let count = usize::try_from(count)?;
+        if count <= locks.len() {
+            locks.truncate(count);
+            return Ok(locks);
+        }
+        locks.resize(count, bindings::checkpoint_lock::default(), GFP_KERNEL)?;
+    }
+}
+
+/// Saves the locks that `file`, which has the number `id`, has of its own, or, with a table and its
+/// number, those that this has by descriptor `fd`.
+pub(crate) fn save(
+    saver: &mut Saver<'_>,
+    place: Place,
+    file: &File,
+    id: u32,
+    table: Option<(*mut bindings::files_struct, u32)>,
+) -> Result {
+    let (raw, files) = table.unwrap_or((ptr::null_mut(), 0));
+    let locks = match locks_of(file, raw) {
+        Ok(locks) => locks,
+        Err(err) if [EBUSY, EOPNOTSUPP].contains(&err) => {
+            let what = if err == EBUSY {
+                "lease that is being broken"
+            } else {
+                "delegation"
+            };
+            saver.refuse(place, fmt!("{}: {what}: not supported", Name(file)));
+            return Ok(());
+        }
+        Err(err) => return Err(err),
+    };
+    for lock in locks.iter() {
+        let record = Lock {
+            kind: lock.kind.into(),
+            ty: if lock.type_ == bindings::F_WRLCK {
+                lock_type::WRITE
+            } else {
+                lock_type::READ
+            }
+            .into(),
+            file: id.into(),
+            files: files.into(),
+            start: lock.start.into(),
+            end: lock.end.into(),
+            fd: u32::try_from(lock.fd).unwrap_or(0).into(),
+            reserved: 0.into(),
+        };
+        saver.put(&record, &[])?;
+    }
+    Ok(())
+}
+
+/// Whether `file` has locks of its own.
+pub(crate) fn has_any(file: &File) -> bool {
+    !locks_of(file, ptr::null_mut()).is_ok_and(|locks| locks.is_empty())
+}
+
+/// Whether the table `files` has POSIX locks by `file`.
+pub(crate) fn has_posix(file: &File, files: *mut bindings::files_struct) -> bool {
+    // SAFETY: `file` is valid, the table is compared only, and no lock is written.
+    unsafe { bindings::checkpoint_get_locks(file.as_ptr(), files, ptr::null_mut(), 0) > 0 }
+}
+
+/// Takes the lock of a record for `file`; a POSIX lock for the process of `task`.
+///
+/// # Errors
+///
+/// What flock(2) and fcntl(2) say, with a line in the report.
+///
+/// # Safety
+///
+/// `task` is valid and stands still, with a table of descriptors.
+pub(crate) unsafe fn restore(
+    record: &Lock,
+    file: &File,
+    task: *mut bindings::task_struct,
+    report: &mut Report,
+) -> Result {
+    let lock = bindings::checkpoint_lock {
+        kind: record.kind.get(),
+        type_: if record.ty.get() == lock_type::WRITE {
+            bindings::F_WRLCK
+        } else {
+            bindings::F_RDLCK
+        },
+        start: record.start.get(),
+        end: record.end.get(),
+        fd: i32::try_from(record.fd.get())?,
+        pid: 0,
+    };
+    // SAFETY: `file` is valid, `task` by the safety requirement.
+    let taken = to_result(unsafe { bindings::checkpoint_set_lock(file.as_ptr(), task, &lock) });
+    taken.inspect_err(|err| {
+        let kind = usize::try_from(record.kind.get()).unwrap_or_default();
+        let kind = lock_kind::NAMES.get(kind.wrapping_sub(1)).unwrap_or(&"");
+        let what = if *err == EAGAIN {
+            "lock is taken by somebody else"
+        } else {
+            "lock cannot be taken"
+        };
+        report.problem(
+            Place::Tree,
+            fmt!("file {}: {kind} {what}: {err:?}", Name(file)),
+        );
+    })
+}
