@@ -49,6 +49,7 @@ use crate::{
             Owner,
             Process,
             ProcessUsage,
+            Pty,
             Registers,
             Scheduling,
             SeccompFilter,
@@ -880,6 +881,15 @@ impl Blueprint {
             }
         }
         Ok(())
+    }
+
+    /// The ptys that control a session, with their ids.
+    pub(crate) fn ptys(&self) -> impl Iterator<Item = (u32, &Pty)> {
+        let records = self.records.iter();
+        records
+            .filter(|record| record.kind == Kind::Pty)
+            .filter_map(|record| Some((record.id, record.get::<Pty>().ok()?.0)))
+            .filter(|(_, pty)| pty.session.get() != 0)
     }
 
     /// The processes that have a controlling terminal, by their number among all, and what it is.

@@ -622,9 +622,29 @@ impl Tree {
         Ok(())
     }
 
-    /// Gives processes their controlling terminals.
+    /// Gives sessions and processes their controlling terminals.
     fn set_terminals(&self, report: &mut Report) -> Result {
         let plan = &self.blueprint;
+        for (id, pty) in plan.ptys() {
+            let session = pty.session.get();
+            let leads = |number: &usize| {
+                plan.process(*number).is_ok_and(|process| {
+                    process.tgid.get() == session
+                        && process.flags.get() & process_flags::SID_OUTSIDE == 0
+                })
+            };
+            let Some(leader) = (0..plan.processes.len()).find(leads) else {
+                report.problem(
+                    Place::Image,
+                    fmt!("a pty controls session {session}, which is not in the tree"),
+                );
+                return Err(EINVAL);
+            };
+            let leader = self.task(self.leader(leader)?)?.as_ptr();
+            let file = plan.file(id)?;
+            // SAFETY: The member holds a reference to its task.
+            unsafe { files::tty::set_session(&file, pty, leader, report) }?;
+        }
         for (process, tty) in plan.terminals() {
             let task = self.head(process)?.ok_or(EINVAL)?.as_ptr();
             let file = plan.file(tty.pty.get())?;

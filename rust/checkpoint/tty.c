@@ -251,27 +251,36 @@ int checkpoint_set_pty_node(struct file *file, umode_t mode, uid_t uid, gid_t gi
 }
 
 /*
- * Make the slave of the pty of @file the controlling terminal of the session with this number in
- * the pid namespace of current, with this foreground group (0 for none).
+ * Make the slave of the pty of @file the controlling terminal of the session that @leader leads, with
+ * this foreground group (0 for none), which has to be of that session: a terminal sends signals to
+ * both, whoever they are.
  */
-int checkpoint_set_tty_session(struct file *file, pid_t session, pid_t pgrp)
+int checkpoint_set_tty_session(struct file *file, struct task_struct *leader, pid_t pgrp)
 {
 	struct tty_struct *master = checkpoint_pty_master(file);
-	struct pid *new_session, *new_pgrp;
+	struct pid *session = task_pid(leader);
+	struct pid *new_pgrp = NULL;
+	struct task_struct *member;
 	struct tty_struct *slave;
 
 	if (!master)
 		return -EINVAL;
 	slave = master->link;
-	guard(rcu)();
-	new_session = find_vpid(session);
-	new_pgrp = pgrp ? find_vpid(pgrp) : NULL;
-	if (!new_session || (pgrp && !new_pgrp))
-		return -ESRCH;
+	guard(read_lock)(&tasklist_lock);
+	if (!leader->signal->leader || task_session(leader) != session)
+		return -EPERM;
+	if (pgrp) {
+		new_pgrp = find_vpid(pgrp);
+		member = pid_task(new_pgrp, PIDTYPE_PGID);
+		if (!member)
+			return -ESRCH;
+		if (task_session(member) != session)
+			return -EPERM;
+	}
 	guard(spinlock_irq)(&slave->ctrl.lock);
 	put_pid(slave->ctrl.session);
 	put_pid(slave->ctrl.pgrp);
-	slave->ctrl.session = get_pid(new_session);
+	slave->ctrl.session = get_pid(session);
 	slave->ctrl.pgrp = get_pid(new_pgrp);
 	return 0;
 }

@@ -556,15 +556,31 @@ pub(crate) fn finish(file: &File, record: &RecordRef<'_>, report: &mut Report) -
             Place::Tree,
             fmt!("pty {index}: owner {uid}, group {gid}, mode {permissions:#o}: {err:?}"),
         );
-    })?;
-    if record.session.get() == 0 {
-        return Ok(());
-    }
+    })
+}
+
+/// Makes a pty the controlling terminal of the session that `leader` leads, as its record says.
+///
+/// # Errors
+///
+/// `EPERM` when `leader` leads none, or the foreground group is of another, with a line in the
+/// report.
+///
+/// # Safety
+///
+/// `leader` is valid.
+pub(crate) unsafe fn set_session(
+    file: &File,
+    record: &Pty,
+    leader: *mut bindings::task_struct,
+    report: &mut Report,
+) -> Result {
     let (session, pgrp) = (record.session.get(), record.pgrp.get());
-    // SAFETY: `file` is valid; the function looks the numbers up as the caller would.
+    // SAFETY: `file` is valid, `leader` by the safety requirement.
     let set =
-        to_result(unsafe { bindings::checkpoint_set_tty_session(file.as_ptr(), session, pgrp) });
+        to_result(unsafe { bindings::checkpoint_set_tty_session(file.as_ptr(), leader, pgrp) });
     set.inspect_err(|err| {
+        let index = record.index.get();
         report.problem(
             Place::Tree,
             fmt!("pty {index}: session {session}, foreground group {pgrp}: {err:?}"),

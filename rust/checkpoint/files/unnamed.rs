@@ -243,7 +243,7 @@ pub(crate) fn make(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<
         });
     }
     let dir = opening.locate(tail)?;
-    let name: &kernel::str::BStr = (*dir).as_ref();
+    let name = dir.name();
     make_unlinked(record, &dir).inspect_err(|err| {
         // What open(2) says where O_TMPFILE is not known, or not supported.
         let hint = if [EISDIR, EOPNOTSUPP].contains(err) {

@@ -351,7 +351,7 @@ int checkpoint_set_tty_queue(struct file *file, bool of_slave, const struct n_tt
 int checkpoint_unlock_pty(struct file *file);
 int checkpoint_set_pty(struct file *file, const struct checkpoint_pty *pty);
 int checkpoint_set_pty_node(struct file *file, umode_t mode, uid_t uid, gid_t gid);
-int checkpoint_set_tty_session(struct file *file, pid_t session, pid_t pgrp);
+int checkpoint_set_tty_session(struct file *file, struct task_struct *leader, pid_t pgrp);
 int checkpoint_set_controlling_tty(struct file *file, struct task_struct *task);
 struct file *checkpoint_open_current_tty(struct file *file, const char *path, int flags);
 
