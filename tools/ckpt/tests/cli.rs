@@ -194,7 +194,7 @@ fn show_as_json_has_every_record() {
     assert_eq!(find("Task")["comm"], "python3");
     assert_eq!(find("Process")["exit_signal"], 17);
     assert_eq!(find("Task")["mask"][0], 3);
-    assert_eq!(image["memory"][1]["extents"][1][0], 0x50_2000);
+    assert_eq!(image["memory"][2]["extents"][1][0], 0x50_2000);
 }
 
 #[test]
