@@ -304,6 +304,9 @@ const char *checkpoint_file_blocker(struct file *file)
 {
 	struct super_block *sb = file_inode(file)->i_sb;
 
+	if (IS_ENABLED(CONFIG_DNOTIFY) && S_ISDIR(file_inode(file)->i_mode) &&
+	    dnotify_has_watch(file))
+		return "dnotify (F_NOTIFY)";
 	if (sb->s_magic == NSFS_MAGIC)
 		return "namespace";
 	switch (sb->s_magic) {

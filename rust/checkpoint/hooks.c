@@ -13,19 +13,38 @@
 #include <asm/fpu/api.h>
 #include <asm/fpu/xcr.h>
 
-/* Whether descriptor @fd of @task is closed by exec. */
-int checkpoint_fd_cloexec(struct task_struct *task, unsigned int fd)
+/*
+ * The next descriptors of @task from number @from on, at most @max, each with a reference to its
+ * file. Returns how many there are; 0 at the end.
+ */
+unsigned int checkpoint_get_fds(struct task_struct *task, unsigned int from,
+				struct checkpoint_fd *found, unsigned int max)
 {
+	unsigned int fd = from, count = 0;
 	struct files_struct *files;
-	int ret = -EBADF;
+	struct fdtable *fdt;
 
 	guard(task_lock)(task);
 	files = task->files;
-	if (files) {
-		guard(rcu)();
-		ret = close_on_exec(fd, files);
+	if (!files)
+		return 0;
+	guard(spinlock)(&files->file_lock);
+	fdt = files_fdtable(files);
+	for_each_set_bit_from(fd, fdt->open_fds, fdt->max_fds) {
+		struct file *file = rcu_dereference_protected(fdt->fd[fd], true);
+
+		/* It may be reserved and not open yet. */
+		if (!file)
+			continue;
+		found[count++] = (struct checkpoint_fd) {
+			.file = get_file(file),
+			.fd = fd,
+			.cloexec = test_bit(fd, fdt->close_on_exec),
+		};
+		if (count == max)
+			break;
 	}
-	return ret;
+	return count;
 }
 
 /* Root, working directory (each with a reference) and umask of @task; -ESRCH when it has exited. */
@@ -478,21 +497,35 @@ void checkpoint_leave_time_ns(struct nsproxy *old)
 	switch_task_namespaces(current, old);
 }
 
-/* CLOCK_MONOTONIC and CLOCK_BOOTTIME as @task sees them; current stands for its children. */
-void checkpoint_clocks(struct task_struct *task, s64 *monotonic_ns, s64 *boottime_ns)
+/*
+ * By how much CLOCK_MONOTONIC and CLOCK_BOOTTIME are ahead as @task sees them; current stands for
+ * its children.
+ */
+void checkpoint_clock_offsets(struct task_struct *task, s64 *monotonic_ns, s64 *boottime_ns)
 {
 	struct timens_offsets *offsets;
 
-	*monotonic_ns = ktime_get_ns();
-	*boottime_ns = ktime_get_boottime_ns();
+	*monotonic_ns = 0;
+	*boottime_ns = 0;
 
 	guard(task_lock)(task);
 	if (task->nsproxy) {
 		offsets = task == current ? &task->nsproxy->time_ns_for_children->offsets
 					  : &task->nsproxy->time_ns->offsets;
-		*monotonic_ns += timespec64_to_ns(&offsets->monotonic);
-		*boottime_ns += timespec64_to_ns(&offsets->boottime);
+		*monotonic_ns = timespec64_to_ns(&offsets->monotonic);
+		*boottime_ns = timespec64_to_ns(&offsets->boottime);
 	}
+}
+
+/* CLOCK_MONOTONIC and CLOCK_BOOTTIME as @task sees them; current stands for its children. */
+void checkpoint_clocks(struct task_struct *task, s64 *monotonic_ns, s64 *boottime_ns)
+{
+	s64 monotonic = ktime_get_ns();
+	s64 boottime = ktime_get_boottime_ns();
+
+	checkpoint_clock_offsets(task, monotonic_ns, boottime_ns);
+	*monotonic_ns += monotonic;
+	*boottime_ns += boottime;
 }
 
 /* Forget what current took over from the caller of restart(2) and what is about to be unmapped. */
@@ -760,6 +793,19 @@ char *checkpoint_path_from_root(const struct path *path, char *buf, int len)
 	name = __d_path(path, &root, buf, len);
 	path_put(&root);
 	return name;
+}
+
+/* A path to @inode, with references; -ENOENT when the kernel knows no name of it. */
+int checkpoint_inode_path(struct inode *inode, struct path *path)
+{
+	struct dentry *dentry = d_find_alias(inode);
+	bool found;
+
+	if (!dentry)
+		return -ENOENT;
+	found = dentry_mounted_path(dentry, path);
+	dput(dentry);
+	return found ? 0 : -ENOENT;
 }
 
 bool checkpoint_is_subreaper(struct task_struct *task)

@@ -54,6 +54,27 @@ impl Clocks {
     }
 }
 
+/// By how much CLOCK_MONOTONIC and CLOCK_BOOTTIME are ahead for a task, in nanoseconds.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Offsets {
+    pub(crate) monotonic: i64,
+    pub(crate) boottime: i64,
+}
+
+impl Offsets {
+    /// # Safety
+    ///
+    /// `task` is valid; the current one stands for its children.
+    pub(crate) unsafe fn of(task: *mut bindings::task_struct) -> Self {
+        let mut offsets = Self::default();
+        // SAFETY: By the safety requirement.
+        unsafe {
+            bindings::checkpoint_clock_offsets(task, &mut offsets.monotonic, &mut offsets.boottime)
+        };
+        offsets
+    }
+}
+
 fn vdso_id() -> ([u8; ID_LEN], u32) {
     let (mut id, mut len) = ([0; ID_LEN], 0);
     // SAFETY: `id` has room for the longest build id. Without one the length stays 0.
@@ -70,6 +91,8 @@ pub(crate) fn save(saver: &mut Saver<'_>, tasks: &[Held]) -> Result {
     }
     // SAFETY: `root` keeps its task.
     let clocks = unsafe { Clocks::of(root.as_raw()) };
+    // SAFETY: As above.
+    saver.offsets = unsafe { Offsets::of(root.as_raw()) };
     let (vdso_id, vdso_id_len) = vdso_id();
     // SAFETY: The function only reads a clock.
     let realtime = unsafe { bindings::ktime_get_with_offset(bindings::tk_offsets_TK_OFFS_REAL) };

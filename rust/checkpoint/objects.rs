@@ -17,6 +17,8 @@ pub(crate) enum Class {
     Cred,
     Seccomp,
     File,
+    /// An open file that was refused.
+    Refused,
     Pipe,
     Shmem,
     Sock,
@@ -26,6 +28,8 @@ pub(crate) enum Class {
     Unnamed,
     Pty,
     Process,
+    /// The `struct pid` of a task that has been reaped.
+    Reaped,
 }
 
 /// Objects seen so far, by identity.
@@ -46,10 +50,10 @@ impl Objects {
     }
 
     /// Remembers that `object` was saved under `id`. The object must stay alive until the image is
-    /// complete, or its address could come to mean another one.
-    pub(crate) fn insert<T>(&mut self, class: Class, object: *const T, id: u32) -> Result {
-        self.seen
-            .try_create_and_insert((class, object.addr()), id, GFP_KERNEL)?;
-        Ok(())
+    /// complete, or its address could come to mean another one. Returns whether it is new.
+    pub(crate) fn insert<T>(&mut self, class: Class, object: *const T, id: u32) -> Result<bool> {
+        let key = (class, object.addr());
+        let before = self.seen.try_create_and_insert(key, id, GFP_KERNEL)?;
+        Ok(before.is_none())
     }
 }

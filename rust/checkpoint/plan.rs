@@ -34,6 +34,8 @@ use crate::{
             ControllingTty,
             Cred,
             Dispatch,
+            EpollItem,
+            EpollItems,
             Fd,
             FileExternal,
             Files,
@@ -86,6 +88,7 @@ use crate::{
     seccomp,
     shmem,
     stream::{
+        interrupted,
         KernelCrc,
         Stream, //
     },
@@ -154,20 +157,21 @@ pub(crate) enum Stage {
 /// Opens what a record describes again. What is wrong has a line in the report.
 pub(crate) type Open = fn(&mut Opening<'_>, &RecordRef<'static>) -> Result<ARef<File>>;
 
+/// Restores what a record says of open files that all exist. What is wrong has a line in the report.
+pub(crate) type Link = fn(&Blueprint, &RecordRef<'static>, &mut Report) -> Result;
+
 /// Open files on their way back.
 pub(crate) struct Opening<'a> {
     /// The plan, with what is open already.
     pub(crate) plan: &'a Blueprint,
     pub(crate) policy: Policy,
     pub(crate) report: &'a mut Report,
-    relocations: &'a [Relocation],
     /// What to cut back at the end.
     pub(crate) truncate: KVVec<Truncate>,
     /// Pipes by the ids of their records.
     pub(crate) pipes: KVVec<(u32, Pending)>,
     /// Unix sockets that are being made.
     pub(crate) sockets: Sockets,
-    by_tid: &'a [(Pid, usize)],
 }
 
 impl<'a> Opening<'a> {
@@ -176,8 +180,6 @@ impl<'a> Opening<'a> {
             plan,
             policy: plan.policy,
             report,
-            relocations: &plan.relocations,
-            by_tid: &plan.by_tid,
             sockets: Sockets::new(),
             truncate: KVVec::new(),
             pipes: KVVec::new(),
@@ -186,9 +188,7 @@ impl<'a> Opening<'a> {
 
     /// Whether a task of the image has this number.
     pub(crate) fn is_task(&self, pid: Pid) -> bool {
-        self.by_tid
-            .binary_search_by_key(&pid, |(tid, _)| *tid)
-            .is_ok()
+        self.plan.by_tid(pid).is_some()
     }
 
     /// Where `path` of the image leads now, by the first relocation that fits.
@@ -197,7 +197,7 @@ impl<'a> Opening<'a> {
     ///
     /// `ENOMEM`.
     pub(crate) fn locate<'p>(&self, path: &'p [u8]) -> Result<Located<'p>> {
-        for Relocation { from, to } in self.relocations {
+        for Relocation { from, to } in self.plan.relocations.iter() {
             let Some(rest) = path.strip_prefix(from.as_slice()) else {
                 continue;
             };
@@ -223,6 +223,8 @@ impl<'a> Opening<'a> {
             (Kind::Unnamed, Stage::Early) => files::unnamed::make(self, record).map(Some),
             (Kind::UnixSocket, Stage::Late) => files::unix::make(self, record).map(|()| None),
             (Kind::Fs, Stage::Early) => fs::open(self, record).map(Some),
+            (Kind::ReapedTask, Stage::Early) => files::pidfd::make_reaped(self, record).map(Some),
+            (Kind::InotifyWatch, Stage::Early) => files::inotify::find(self, record).map(Some),
             (kind, stage) => files::opener(kind, stage)
                 .map(|open| open(self, record))
                 .transpose(),
@@ -251,6 +253,8 @@ pub(crate) struct ProcessPlan {
     timers: Option<Index>,
     usage: Option<Index>,
     mm_options: Option<Index>,
+    /// Signalfds that epoll instances watch for it: numbers of the record and of the item.
+    watches: KVVec<(Index, usize)>,
 }
 
 /// One task of the plan.
@@ -442,6 +446,7 @@ impl Blueprint {
                         timers: None,
                         usage: None,
                         mm_options: None,
+                        watches: KVVec::new(),
                     };
                     self.processes.push(process, GFP_KERNEL_ACCOUNT)?;
                 }
@@ -482,6 +487,17 @@ impl Blueprint {
                     let task = self.lookup(&position, xstate.task.get())?;
                     let task = self.tasks.get_mut(task).ok_or(EINVAL)?;
                     task.xstate.push(at, GFP_KERNEL_ACCOUNT)?;
+                }
+                Kind::EpollItems => {
+                    let (_, items) = record.get_array::<EpollItems>().map_err(|_| EINVAL)?;
+                    for (number, item) in items.iter().enumerate() {
+                        if item.sighand.get() == 0 {
+                            continue;
+                        }
+                        let process = self.owner(item.sighand.get())?;
+                        let process = self.processes.get_mut(process).ok_or(EINVAL)?;
+                        process.watches.push((at, number), GFP_KERNEL_ACCOUNT)?;
+                    }
                 }
                 Kind::Signals => {
                     let (signals, _) = get::<Signals>(&record)?;
@@ -658,7 +674,13 @@ impl Blueprint {
         get(self.records.get(index).ok_or(EINVAL)?)
     }
 
-    fn object<T: Record>(&self, id: u32) -> Result<(&T, &[u8])> {
+    /// The kind of object `id`.
+    pub(crate) fn kind(&self, id: u32) -> Option<Kind> {
+        self.objects.get(id).map(|record| record.kind)
+    }
+
+    /// Object `id` and the tail of its record.
+    pub(crate) fn object<T: Record>(&self, id: u32) -> Result<(&T, &[u8])> {
         self.objects.get_as(id).ok_or(EINVAL)
     }
 
@@ -765,6 +787,18 @@ impl Blueprint {
     /// The same of process number `index`, besides that of its tasks.
     pub(crate) fn process_usage(&self, index: usize) -> Option<&ProcessUsage> {
         Some(self.at(self.processes.get(index)?.usage?).ok()?.0)
+    }
+
+    /// What epoll instances watch for process number `index`: ids of the instance, and what.
+    pub(crate) fn watches(&self, index: usize) -> impl Iterator<Item = (u32, &EpollItem)> {
+        self.processes
+            .get(index)
+            .into_iter()
+            .flat_map(|process| process.watches.iter())
+            .filter_map(|(at, number)| {
+                let (of, items) = self.records.get(*at)?.get_array::<EpollItems>().ok()?;
+                Some((of.epoll.get(), items.get(*number)?))
+            })
     }
 
     /// Address space `id` and its auxiliary vector.
@@ -1254,6 +1288,36 @@ impl Blueprint {
         result
     }
 
+    /// Restores what leads from one open file to another. All are open.
+    ///
+    /// # Errors
+    ///
+    /// The first problem; all are listed in `report`.
+    pub(crate) fn link(&self, report: &mut Report) -> Result {
+        self.restore_all(files::linker, report)
+    }
+
+    /// Starts what runs by itself, the moment before the tree does.
+    ///
+    /// # Errors
+    ///
+    /// The first problem; all are listed in `report`.
+    pub(crate) fn start(&self, report: &mut Report) -> Result {
+        self.restore_all(files::starter, report)
+    }
+
+    /// Restores what each record says for which `find` knows how, in the order of the plan.
+    fn restore_all(&self, find: fn(Kind) -> Option<Link>, report: &mut Report) -> Result {
+        let mut result = Ok(());
+        for record in self.records.iter() {
+            if let Some(restore) = find(record.kind) {
+                interrupted()?;
+                result = result.and(restore(self, record, report));
+            }
+        }
+        result
+    }
+
     /// Checks that the caller may execute what becomes the tasks' executables.
     fn check_executables(&self, report: &mut Report) -> Result {
         for record in self.records.iter().filter(|record| record.kind == Kind::Mm) {
@@ -1313,6 +1377,12 @@ impl Blueprint {
     ) -> Result {
         for index in 0..self.tasks.len() {
             let task = self.task(index)?;
+            // The table of its leader is the leader's, by whose number descriptors are supplied.
+            let process = self.tasks.get(index).ok_or(EINVAL)?.process;
+            let leader = self.task(self.leader(process)?)?;
+            if task.tid != leader.tid && task.files == leader.files {
+                continue;
+            }
             for entry in self.fds(task.files.get()) {
                 let id = entry.file.get();
                 if let Ok((record, description)) = self.object::<FileExternal>(id) {

@@ -9,7 +9,8 @@
 //!    children. All have an empty address space, and a copy of the restarter's descriptors. Those
 //!    that have ended end again, while nobody is told.
 //! 2. *Arrange.* All tasks exist. The coordinator puts them into their sessions and groups, lets
-//!    them share what they shared, and opens the files that refer to tasks.
+//!    them share what they shared, opens the files that refer to tasks, and links those that refer
+//!    to other files.
 //! 3. *Furnish.* Every task gives itself its memory, descriptors, signal actions and the rest,
 //!    through the ordinary ways of the kernel, its credentials last, and parks before user mode.
 //! 4. *Fill.* The coordinator reads the contents of memory and loads the registers.
@@ -438,6 +439,7 @@ impl Tree {
             }
             if plan.owner(process.sighand.get())? == number {
                 sighand::restore(plan.actions(process.sighand.get())?)?;
+                files::epoll::link_own(plan, number)?;
             }
         }
         if plan.owner(record.files.get())? == index {
@@ -927,6 +929,7 @@ impl Tree {
         self.set_ids()?;
         self.share()?;
         plan.open_late(report)?;
+        plan.link(report)?;
         self.exist.complete_all();
         self.wait(&self.furnishing, "restored", report)?;
 
@@ -940,11 +943,12 @@ impl Tree {
         plan.finish_files(report)?;
         self.set_terminals(report)?;
         self.set_locks(report)?;
-        plan.forget_files();
         self.restore_usage()?;
         self.set_dumpable()?;
         self.restrict(report)?;
         self.queue_signals()?;
+        plan.start(report)?;
+        plan.forget_files();
         publish(self.leader(0)?.as_ptr())?;
         self.stop()?;
         self.start_timers()?;

@@ -100,6 +100,19 @@ enum Copy {
     Shmem(ARef<File>),
 }
 
+/// What is saved of a file when all files of the tree are in the plan.
+pub(crate) type SaveLater = fn(&mut Saver<'_>, &Later) -> Result;
+
+/// A file of which something is saved later.
+pub(crate) struct Later {
+    save: SaveLater,
+    /// Where it was found.
+    pub(crate) place: Place,
+    pub(crate) file: ARef<File>,
+    /// Its number in the image.
+    pub(crate) id: u32,
+}
+
 /// The plan in the making.
 pub(crate) struct Saver<'a> {
     pub(crate) report: &'a mut Report,
@@ -113,6 +126,9 @@ pub(crate) struct Saver<'a> {
     pub(crate) sockets: KVVec<unix::Socket>,
     /// What the tree has open.
     pub(crate) survey: Survey<'a>,
+    later: KVVec<Later>,
+    /// How the clocks of the tree go.
+    pub(crate) offsets: machine::Offsets,
     /// Numbers of the tasks of the tree, and whether each leads a process.
     tasks: RBTree<Pid, bool>,
     /// Numbers of mappings that fork(2) made of one, by their common anon_vma.
@@ -158,8 +174,7 @@ impl Saver<'_> {
 
     /// Notes under which number an open file was saved, and keeps it.
     pub(crate) fn remember(&mut self, file: &ARef<File>, id: u32) -> Result {
-        if self.remembered(file).is_none() {
-            self.objects.insert(Class::File, file.as_ptr(), id)?;
+        if self.objects.insert(Class::File, file.as_ptr(), id)? {
             self.files.push(file.clone(), GFP_KERNEL)?;
         }
         Ok(())
@@ -177,6 +192,49 @@ impl Saver<'_> {
         self.families
             .try_create_and_insert(root, self.last_family, GFP_KERNEL)?;
         Ok(self.last_family)
+    }
+
+    /// Has `save` called for `file`, object `id`, when all files of the tree are in the plan: it
+    /// refers to others without keeping them.
+    pub(crate) fn later(
+        &mut self,
+        save: SaveLater,
+        place: Place,
+        file: &ARef<File>,
+        id: u32,
+    ) -> Result {
+        let file = file.clone();
+        self.later.push(
+            Later {
+                save,
+                place,
+                file,
+                id,
+            },
+            GFP_KERNEL,
+        )?;
+        Ok(())
+    }
+
+    /// Saves what was put off.
+    fn rest(&mut self) -> Result {
+        for later in core::mem::replace(&mut self.later, KVVec::new()) {
+            (later.save)(self, &later)?;
+        }
+        Ok(())
+    }
+
+    /// Notes that an open file was refused, and keeps it.
+    pub(crate) fn remember_refused(&mut self, file: &ARef<File>) -> Result {
+        if self.objects.insert(Class::Refused, file.as_ptr(), 0)? {
+            self.files.push(file.clone(), GFP_KERNEL)?;
+        }
+        Ok(())
+    }
+
+    /// Whether an open file was refused: that has been said.
+    pub(crate) fn was_refused(&self, file: &File) -> bool {
+        self.objects.get(Class::Refused, file.as_ptr()).is_some()
     }
 
     /// Whether a process of the tree has this number.
@@ -230,7 +288,8 @@ impl Saver<'_> {
                 timers::save(self, head, process)?;
             }
         }
-        unix::finish(self)
+        unix::finish(self)?;
+        self.rest()
     }
 
     /// Replaces all memory by copies that nobody runs in and that the caller pays for.
@@ -343,6 +402,8 @@ pub(crate) fn capture(
         files: KVVec::new(),
         sockets: KVVec::new(),
         survey: Survey::new(requests),
+        later: KVVec::new(),
+        offsets: machine::Offsets::default(),
         tasks: RBTree::new(),
         families: RBTree::new(),
         last_family: 0,

@@ -10,6 +10,7 @@
 //! Runner and victim talk only by files of one directory, which is on a disk that survives a reboot.
 //! No pipe and no socket leads out of the victim, so the victim is all there is to save.
 
+pub mod epoll;
 mod ktap;
 pub mod maps;
 mod pids;

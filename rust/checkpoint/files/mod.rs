@@ -38,6 +38,7 @@ use crate::{
     objects::Class,
     plan::{
         Blueprint,
+        Link,
         Open,
         Stage, //
     },
@@ -47,15 +48,20 @@ use crate::{
 
 pub(crate) mod device;
 pub(crate) mod directory;
+pub(crate) mod epoll;
+pub(crate) mod eventfd;
 pub(crate) mod external;
+pub(crate) mod inotify;
 pub(crate) mod locks;
 pub(crate) mod owner;
 pub(crate) mod pidfd;
 pub(crate) mod pipe;
 pub(crate) mod proc;
 pub(crate) mod regular;
+pub(crate) mod signalfd;
 pub(crate) mod socket;
 pub(crate) mod survey;
+pub(crate) mod timerfd;
 pub(crate) mod tty;
 pub(crate) mod unix;
 pub(crate) mod unnamed;
@@ -138,12 +144,68 @@ const KINDS: &[FileKind] = &[
         back: Back::Early(unnamed::open),
     },
     FileKind {
+        kind: Kind::FileEventfd,
+        takes: eventfd::takes,
+        save: eventfd::save,
+        back: Back::Early(eventfd::open),
+    },
+    FileKind {
+        kind: Kind::FileEpoll,
+        takes: epoll::takes,
+        save: epoll::save,
+        back: Back::Early(epoll::open),
+    },
+    FileKind {
+        kind: Kind::FileTimerfd,
+        takes: timerfd::takes,
+        save: timerfd::save,
+        back: Back::Early(timerfd::open),
+    },
+    FileKind {
+        kind: Kind::FileSignalfd,
+        takes: signalfd::takes,
+        save: signalfd::save,
+        back: Back::Early(signalfd::open),
+    },
+    FileKind {
+        kind: Kind::FileInotify,
+        takes: inotify::takes,
+        save: inotify::save,
+        back: Back::Early(inotify::open),
+    },
+    FileKind {
         kind: Kind::FileRegular,
         takes: regular::takes,
         save: regular::save,
         back: Back::Early(regular::open),
     },
 ];
+
+/// What leads from one open file to another, by the kinds of its records: restored when all files
+/// are open and have in them what they had.
+const LINKS: &[(Kind, Link)] = &[(Kind::EpollItems, epoll::link)];
+
+/// What runs by itself, or notices what others do: restored the moment before the tree runs.
+const STARTS: &[(Kind, Link)] = &[
+    (Kind::FileTimerfd, timerfd::start),
+    (Kind::InotifyEvent, inotify::queue),
+    (Kind::InotifyWatch, inotify::watch),
+];
+
+fn find(rows: &[(Kind, Link)], kind: Kind) -> Option<Link> {
+    let row = rows.iter().find(|(of, _)| *of == kind);
+    row.map(|(_, link)| *link)
+}
+
+/// How what records of `kind` say of open files comes back when all of these exist, if it does.
+pub(crate) fn linker(kind: Kind) -> Option<Link> {
+    find(LINKS, kind)
+}
+
+/// How what records of `kind` say of open files starts, if it does.
+pub(crate) fn starter(kind: Kind) -> Option<Link> {
+    find(STARTS, kind)
+}
 
 /// How open files that have records of `kind` are opened in `stage`, if they are.
 pub(crate) fn opener(kind: Kind, stage: Stage) -> Option<Open> {
@@ -202,25 +264,65 @@ pub(crate) fn save(saver: &mut Saver<'_>, held: &Held) -> Result<Option<u32>> {
     Ok(Some(id))
 }
 
-/// Calls `act` with each descriptor of `held`, ascending: number, file, close-on-exec.
-pub(crate) fn each(held: &Held, mut act: impl FnMut(u32, ARef<File>, bool) -> Result) -> Result {
-    let mut fd = 0;
-    loop {
-        // SAFETY: `held` keeps its task; the file comes with a reference.
-        let file = unsafe { bindings::fget_task_next(held.as_raw(), &mut fd) };
-        let Some(file) = NonNull::new(file) else {
-            return Ok(());
-        };
-        // SAFETY: The reference is ours, and the position is only read.
-        let file = unsafe { ARef::<File>::from_raw(file.cast()) };
-        // SAFETY: `held` keeps its task.
-        let cloexec = unsafe { bindings::checkpoint_fd_cloexec(held.as_raw(), fd) } > 0;
-        act(fd, file, cloexec)?;
-        fd = fd.checked_add(1).ok_or(EMFILE)?;
+/// Descriptors of a task, with a reference to the file of each.
+struct Batch {
+    found: [bindings::checkpoint_fd; Self::SIZE],
+    used: core::ops::Range<usize>,
+}
+
+impl Batch {
+    const SIZE: usize = 32;
+
+    /// The next descriptors of `held` from number `from` on.
+    fn of(held: &Held, from: u32) -> Result<Self> {
+        let mut found = [bindings::checkpoint_fd::default(); Self::SIZE];
+        let max = u32::try_from(Self::SIZE)?;
+        // SAFETY: `held` keeps its task, and there is place for so many.
+        let count =
+            unsafe { bindings::checkpoint_get_fds(held.as_raw(), from, found.as_mut_ptr(), max) };
+        Ok(Self {
+            found,
+            used: 0..usize::try_from(count)?,
+        })
     }
 }
 
-/// Saves an open file unless it has been. What is in the queue of a socket comes later. `fd` is the number it is known by, if it has one.
+impl Iterator for Batch {
+    type Item = (u32, ARef<File>, bool);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.found.get(self.used.next()?)?;
+        let file = NonNull::new(next.file)?;
+        // SAFETY: The reference is ours, and the position is only read.
+        let file = unsafe { ARef::from_raw(file.cast()) };
+        Some((next.fd, file, next.cloexec))
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        // Gives back the references of what was not looked at.
+        for _ in self {}
+    }
+}
+
+/// Calls `act` with each descriptor of `held`, ascending: number, file, close-on-exec.
+pub(crate) fn each(held: &Held, mut act: impl FnMut(u32, ARef<File>, bool) -> Result) -> Result {
+    let mut from = 0;
+    loop {
+        let batch = Batch::of(held, from)?;
+        if batch.used.is_empty() {
+            return Ok(());
+        }
+        for (fd, file, cloexec) in batch {
+            act(fd, file, cloexec)?;
+            from = fd.checked_add(1).ok_or(EMFILE)?;
+        }
+    }
+}
+
+/// Saves an open file unless it has been. What is in the queue of a socket comes later. `fd` is the
+/// number it is known by, if it has one.
 pub(crate) fn save_file(
     saver: &mut Saver<'_>,
     place: Place,
@@ -240,28 +342,31 @@ pub(crate) fn save_file(
         // SAFETY: As above.
         let blocker = unsafe { CStr::from_char_ptr(blocker) };
         saver.refuse(place, fmt!("{}: {blocker}: not supported", Name(file)));
+        saver.remember_refused(file)?;
         return Ok(None);
     }
     for kind in KINDS {
         if !(kind.takes)(saver, fd, file) {
             continue;
         }
-        let id = (kind.save)(saver, place, file)?;
-        if let Some(id) = id {
-            saver.remember(file, id)?;
-            if !matches!(kind.back, Back::Supplied) {
-                locks::save(saver, place, file, id, None)?;
-                owner::save(saver, place, file, id, fd)?;
-            } else if locks::has_any(file) || owner::has_any(file) {
-                let name = Name(file);
-                saver.refuse(
-                    place,
-                    fmt!("{name}: lock or signal owner of what leads outside: not supported"),
-                );
-            }
+        let Some(id) = (kind.save)(saver, place, file)? else {
+            saver.remember_refused(file)?;
+            return Ok(None);
+        };
+        saver.remember(file, id)?;
+        if !matches!(kind.back, Back::Supplied) {
+            locks::save(saver, place, file, id, None)?;
+            owner::save(saver, place, file, id, fd)?;
+        } else if locks::has_any(file) || owner::has_any(file) {
+            let name = Name(file);
+            saver.refuse(
+                place,
+                fmt!("{name}: lock or signal owner of what leads outside: not supported"),
+            );
         }
-        return Ok(id);
+        return Ok(Some(id));
     }
+    saver.remember_refused(file)?;
     if let Some(socket) = socket::Described::of(file) {
         saver.refuse(place, fmt!("socket: {socket}: not supported"));
         return Ok(None);
@@ -339,6 +444,10 @@ impl kernel::fmt::Display for Name<'_> {
 }
 
 /// The path of a file as the caller sees it.
+///
+/// # Invariants
+///
+/// The bytes of `buffer` from `start` on are a string, with its NUL at the end of the capacity.
 pub(crate) struct Path {
     buffer: KVec<u8>,
     start: usize,
@@ -360,14 +469,8 @@ impl Path {
     ///
     /// `path` is valid.
     pub(crate) unsafe fn of_raw(path: *const bindings::path) -> Result<Self> {
-        let mut buffer = KVec::from_elem(0u8, Self::MAX, GFP_KERNEL)?;
-        let base = buffer.as_mut_ptr();
-        // SAFETY: `path` is valid by the safety requirement; the name goes to the end of `buffer`.
-        let name = from_err_ptr(unsafe {
-            bindings::d_path(path, base.cast(), i32::try_from(Self::MAX)?)
-        })?;
-        let start = name.addr() - base.addr();
-        Ok(Self { buffer, start })
+        // SAFETY: `path` is valid by the safety requirement; the name goes to the end of the buffer.
+        Self::named(|buffer, len| unsafe { bindings::d_path(path, buffer, len) })?.ok_or(ENOENT)
     }
 
     /// The path from the caller's root, or `None` when it does not lead there: a mount of the
@@ -381,22 +484,36 @@ impl Path {
     ///
     /// `path` is valid.
     pub(crate) unsafe fn from_root(path: *const bindings::path) -> Result<Option<Self>> {
-        let mut buffer = KVec::from_elem(0u8, Self::MAX, GFP_KERNEL)?;
+        // SAFETY: `path` is valid by the safety requirement; the name goes to the end of the buffer.
+        Self::named(|buffer, len| unsafe { bindings::checkpoint_path_from_root(path, buffer, len) })
+    }
+
+    /// Has `name` write a string to the end of a buffer of the length that it is given. It returns
+    /// where that begins, or null if there is none.
+    fn named(
+        name: impl FnOnce(*mut kernel::ffi::c_char, i32) -> *mut kernel::ffi::c_char,
+    ) -> Result<Option<Self>> {
+        // Not cleared: there is one for each file.
+        let mut buffer = KVec::<u8>::with_capacity(Self::MAX, GFP_KERNEL)?;
         let base = buffer.as_mut_ptr();
-        // SAFETY: `path` is valid by the safety requirement; the name goes to the end of `buffer`.
-        let name = from_err_ptr(unsafe {
-            bindings::checkpoint_path_from_root(path, base.cast(), i32::try_from(Self::MAX)?)
-        })?;
+        let name = from_err_ptr(name(base.cast(), i32::try_from(Self::MAX)?))?;
         if name.is_null() {
             return Ok(None);
         }
         let start = name.addr() - base.addr();
+        // INVARIANT: The string has been written to the end of what there is room for.
         Ok(Some(Self { buffer, start }))
     }
 
     /// Without the final NUL.
     pub(crate) fn bytes(&self) -> &[u8] {
-        let name = self.buffer.get(self.start..).unwrap_or_default();
+        // SAFETY: By the type invariant these bytes have been written.
+        let name = unsafe {
+            core::slice::from_raw_parts(
+                self.buffer.as_ptr().add(self.start),
+                Self::MAX - self.start,
+            )
+        };
         name.strip_suffix(b"\0").unwrap_or(name)
     }
 }
@@ -662,6 +779,21 @@ pub(crate) fn open_flags(image: u32) -> u32 {
         }
     }
     flags
+}
+
+/// Flags that fcntl(2) sets.
+const STATUS: u32 =
+    bindings::O_APPEND | bindings::O_NONBLOCK | bindings::O_DIRECT | bindings::O_NOATIME;
+
+/// Sets the status flags of an open file that nobody else has yet, and that gives them no meaning of
+/// its own.
+pub(crate) fn set_status(file: &File, image: u32) {
+    let flags = open_flags(image) & STATUS;
+    // SAFETY: `file` is valid and not shared yet.
+    unsafe {
+        let raw = file.as_ptr();
+        (*raw).f_flags = (*raw).f_flags & !STATUS | flags;
+    }
 }
 
 /// Whether `file` was opened by a name that it no longer has, or never had one.

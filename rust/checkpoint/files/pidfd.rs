@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pidfds of tasks of the tree. They come back when all tasks exist.
+//! Pidfds of tasks of the tree, which come back when all tasks exist, and of tasks that have been
+//! reaped, which tell how those ended.
 
 use kernel::{
     bindings,
+    error::from_err_ptr,
     fs::File,
     prelude::*,
     sync::aref::ARef, //
@@ -14,10 +16,13 @@ use crate::{
     image::{
         record::{
             pidfd_flags,
-            FilePidfd, //
+            reaped_flags,
+            FilePidfd,
+            ReapedTask, //
         },
         RecordRef, //
     },
+    objects::Class,
     plan::Opening,
     report::Place,
     save::Saver, //
@@ -29,11 +34,15 @@ const FLAGS: &[(u32, u32)] = &[
     (bindings::PIDFD_AUTOKILL, pidfd_flags::AUTOKILL),
 ];
 
+/// What `file` refers to, or an error if it is no pidfd.
+fn pid(file: &File) -> Result<*mut bindings::pid> {
+    // SAFETY: `file` is valid.
+    from_err_ptr(unsafe { bindings::pidfd_pid(file.as_ptr()) })
+}
+
 /// Whether `file` is a pidfd.
 pub(crate) fn is_pidfd(file: &File) -> bool {
-    // SAFETY: `file` is valid; the result is an error or a pid, which is not followed.
-    let pid = unsafe { bindings::pidfd_pid(file.as_ptr()) };
-    kernel::error::from_err_ptr(pid).is_ok()
+    pid(file).is_ok()
 }
 
 /// Whether `file` is a pidfd of a task that lives, and is not in the tree.
@@ -55,11 +64,14 @@ pub(crate) fn takes(_: &Saver<'_>, _: Option<u32>, file: &File) -> bool {
 pub(crate) fn save(saver: &mut Saver<'_>, place: Place, file: &ARef<File>) -> Result<Option<u32>> {
     // SAFETY: `file` is a pidfd.
     let pid = unsafe { bindings::checkpoint_pidfd_target(file.as_ptr()) };
-    if pid == 0 {
-        saver.refuse(place, fmt!("pidfd of a reaped task: not supported"));
+    let reaped = match pid {
+        0 => save_reaped(saver, place, file)?,
+        _ => Some(0),
+    };
+    let Some(reaped) = reaped else {
         return Ok(None);
-    }
-    if !saver.is_task(pid) {
+    };
+    if pid != 0 && !saver.is_task(pid) {
         saver.refuse(
             place,
             fmt!("pidfd of task {pid}, which is outside the tree: not supported"),
@@ -75,9 +87,72 @@ pub(crate) fn save(saver: &mut Saver<'_>, place: Place, file: &ARef<File>) -> Re
         flags: files::image_flags(file).into(),
         pid: pid.into(),
         pidfd_flags: kept.into(),
-        reserved: 0.into(),
+        reaped: reaped.into(),
     };
     saver.object(&record, &[]).map(Some)
+}
+
+/// Saves the task that `file` refers to, which has been reaped, unless it has been saved.
+fn save_reaped(saver: &mut Saver<'_>, place: Place, file: &File) -> Result<Option<u32>> {
+    let pid = pid(file)?;
+    if let Some(id) = saver.objects.get(Class::Reaped, pid) {
+        return Ok(Some(id));
+    }
+    let mut end = bindings::pidfd_end::default();
+    // SAFETY: `file` is a pidfd, and keeps its pid.
+    unsafe { bindings::pidfs_get_end(pid, &mut end) };
+    if end.has_xattrs {
+        saver.refuse(
+            place,
+            fmt!("pidfd of a reaped task with extended attributes: not supported"),
+        );
+        return Ok(None);
+    }
+    let mut flags = 0;
+    if end.exited {
+        flags |= reaped_flags::EXITED;
+    }
+    if end.coredumped {
+        flags |= reaped_flags::COREDUMPED;
+    }
+    let record = ReapedTask {
+        flags: flags.into(),
+        exit_code: end.exit_code.into(),
+        cgroup: end.cgroupid.into(),
+        coredump_mask: end.coredump_mask.into(),
+        coredump_signal: end.coredump_signal.into(),
+        coredump_code: end.coredump_code.into(),
+        reserved: 0.into(),
+    };
+    let id = saver.object(&record, &[])?;
+    saver.objects.insert(Class::Reaped, pid, id)?;
+    Ok(Some(id))
+}
+
+/// Makes a pidfd of a task that was reaped, from which the others are opened.
+///
+/// # Errors
+///
+/// `ENOMEM`, `EAGAIN`, with a line in the report.
+pub(crate) fn make_reaped(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<ARef<File>> {
+    let (record, _) = record.get::<ReapedTask>().map_err(|_| EINVAL)?;
+    let flags = record.flags.get();
+    let end = bindings::pidfd_end {
+        exited: flags & reaped_flags::EXITED != 0,
+        coredumped: flags & reaped_flags::COREDUMPED != 0,
+        exit_code: record.exit_code.get(),
+        cgroupid: record.cgroup.get(),
+        coredump_mask: record.coredump_mask.get(),
+        coredump_signal: record.coredump_signal.get(),
+        coredump_code: record.coredump_code.get(),
+        ..Default::default()
+    };
+    // SAFETY: The function makes a file.
+    files::owned(unsafe { bindings::pidfs_create_ended(&end) }).inspect_err(|err| {
+        opening
+            .report
+            .problem(Place::Tree, fmt!("pidfd of a reaped task: {err:?}"));
+    })
 }
 
 /// Opens the pidfd of a record again.
@@ -87,18 +162,23 @@ pub(crate) fn save(saver: &mut Saver<'_>, place: Place, file: &ARef<File>) -> Re
 /// `ESRCH` when the image has no such task, with a line in the report.
 pub(crate) fn open(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<ARef<File>> {
     let (record, _) = record.get::<FilePidfd>().map_err(|_| EINVAL)?;
-    let pid = record.pid.get();
     let kept = record.pidfd_flags.get();
     let flags = FLAGS
         .iter()
         .filter(|(_, image)| kept & image != 0)
         .fold(0, |flags, (kernel, _)| flags | kernel);
-    let status = files::open_flags(record.flags.get()) & bindings::O_NONBLOCK;
+    let flags = flags | files::open_flags(record.flags.get()) & bindings::O_NONBLOCK;
+    let number = record.pid.get();
+    if number == 0 {
+        let reaped = opening.plan.file(record.reaped.get())?;
+        // SAFETY: `reaped` is a pidfd, and keeps its pid.
+        return files::owned(unsafe { bindings::pidfs_alloc_file(pid(&reaped)?, flags) });
+    }
     // SAFETY: The function looks the task up in the caller's pid namespace.
-    let file = unsafe { bindings::checkpoint_open_pidfd(pid, flags | status) };
+    let file = unsafe { bindings::checkpoint_open_pidfd(number, flags) };
     files::owned(file).inspect_err(|err| {
         opening
             .report
-            .problem(Place::Tree, fmt!("pidfd of task {pid}: {err:?}"));
+            .problem(Place::Tree, fmt!("pidfd of task {number}: {err:?}"));
     })
 }

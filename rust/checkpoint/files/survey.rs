@@ -46,6 +46,8 @@ pub(crate) struct Survey<'a> {
     sockets: RBTree<usize, ()>,
     /// The ptys of them.
     pub(crate) ttys: tty::Survey,
+    /// Tables of descriptors that have been looked at.
+    tables: RBTree<usize, ()>,
 }
 
 impl<'a> Survey<'a> {
@@ -57,11 +59,23 @@ impl<'a> Survey<'a> {
             pipes: RBTree::new(),
             sockets: RBTree::new(),
             ttys: tty::Survey::new(),
+            tables: RBTree::new(),
         }
     }
 
     /// Looks at what `held` has open, and at what is in the queues of its sockets.
     pub(crate) fn add(&mut self, held: &Held) -> Result {
+        // SAFETY: `held` keeps its task, which stands still: the pointer is read, not followed.
+        let table = unsafe { (*held.as_raw()).files }.addr();
+        let before = self.tables.try_create_and_insert(table, (), GFP_KERNEL)?;
+        // Threads share a table, but may be named each.
+        let named = self
+            .requests
+            .iter()
+            .any(|request| request.pid == held.pid());
+        if before.is_some() && !named {
+            return Ok(());
+        }
         let mut found = KVVec::new();
         files::each(held, |fd, file, _| {
             let standard = fd <= STDERR;

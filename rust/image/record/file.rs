@@ -402,20 +402,57 @@ bits! {
 }
 
 layout! {
-    /// A pidfd of a task of the tree.
+    /// A pidfd of a task of the tree, or of one that has been reaped.
     pub struct FilePidfd {
         /// Bits of `file_flags`.
         pub flags: U32 => Check::Bits(file_flags::ALL),
-        /// Id of the task, as gettid(2) returns it.
-        pub pid: I32 => Check::Range(1, 0x3fff_ffff),
+        /// Number of the task, as gettid(2) returns it, or 0.
+        pub pid: I32 => Check::Range(0, 0x3fff_ffff),
         /// Bits of `pidfd_flags`.
         pub pidfd_flags: U32 => Check::Bits(pidfd_flags::ALL),
+        /// Id of the ReapedTask, or 0: exactly one of the two is given.
+        pub reaped: U32 => Check::IdOrNone(&[Kind::ReapedTask]),
+    }
+}
+
+record!(FilePidfd, object: true, tail: Tail::None, check: |file, _| {
+    if (file.pid.get() == 0) == (file.reaped.get() == 0) {
+        return Err("a pidfd is of either a task or one that was reaped");
+    }
+    Ok(())
+});
+
+bits! {
+    /// Bits of [`ReapedTask::flags`].
+    pub mod reaped_flags {
+        /// How it ended is known.
+        EXITED = 0,
+        /// It has dumped core, or would have.
+        COREDUMPED = 1,
+    }
+}
+
+layout! {
+    /// A task that has been reaped, of which there are pidfds. They tell how it ended.
+    pub struct ReapedTask {
+        /// Bits of `reaped_flags`.
+        pub flags: U32 => Check::Bits(reaped_flags::ALL),
+        /// Its status as wait(2) has it.
+        pub exit_code: I32,
+        /// The id of the cgroup that it was in.
+        pub cgroup: U64,
+        /// PIDFD_COREDUMP_* of the core dump.
+        pub coredump_mask: U32,
+        /// The signal that it died of.
+        pub coredump_signal: U32,
+        /// si_code of that signal.
+        pub coredump_code: U32,
         /// Zero.
         pub reserved: U32 => Check::Zero,
     }
 }
 
-record!(FilePidfd, object: true, tail: Tail::None);
+record!(ReapedTask, object: true, tail: Tail::None);
 
 layout! {
     /// A table of file descriptors. The tail is an array of Fd, ascending by number.

@@ -12,6 +12,7 @@ use super::layout::{
 };
 
 mod attributes;
+mod event;
 mod file;
 mod machine;
 mod memory;
@@ -26,6 +27,7 @@ mod usage;
 
 pub use self::{
     attributes::*,
+    event::*,
     file::*,
     machine::*,
     memory::*,
@@ -164,6 +166,24 @@ kinds! {
     UnixPending = 59,
     /// A message in the queue of a socket.
     UnixMessage = 60,
+    /// An eventfd.
+    FileEventfd = 40,
+    /// An epoll instance.
+    FileEpoll = 41,
+    /// What an epoll instance watches.
+    EpollItems = 42,
+    /// A timerfd.
+    FileTimerfd = 43,
+    /// A signalfd.
+    FileSignalfd = 44,
+    /// An inotify instance.
+    FileInotify = 45,
+    /// An event that was not read from an inotify instance.
+    InotifyEvent = 46,
+    /// What an inotify instance watches.
+    InotifyWatch = 47,
+    /// A task that has been reaped, of which there are pidfds.
+    ReapedTask = 48,
     /// A regular file without a name, such as an unlinked one or a memfd.
     Unnamed = 72,
     /// An open file without a name.
@@ -220,6 +240,11 @@ pub const OPEN_FILES: &[Kind] = &[
     Kind::FileExternal,
     Kind::FilePidfd,
     Kind::FileSocket,
+    Kind::FileEventfd,
+    Kind::FileEpoll,
+    Kind::FileTimerfd,
+    Kind::FileSignalfd,
+    Kind::FileInotify,
     Kind::FileUnnamed,
     Kind::FileTty,
     Kind::FileProc,

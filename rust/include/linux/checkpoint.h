@@ -16,6 +16,7 @@
 #include <linux/filelock.h>
 #include <linux/filter.h>
 #include <linux/fs_struct.h>
+#include <linux/inotify.h>
 #include <linux/ipc_namespace.h>
 #include <linux/memfd.h>
 #include <linux/mempolicy.h>
@@ -43,6 +44,7 @@
 #include <linux/syscalls.h>
 #include <linux/task_work.h>
 #include <linux/time_namespace.h>
+#include <linux/timerfd.h>
 #include <linux/tty.h>
 #include <linux/uio.h>
 #include <linux/user_namespace.h>
@@ -146,7 +148,21 @@ const void *checkpoint_table(struct task_struct *task, enum checkpoint_table tab
 size_t checkpoint_table_users(struct task_struct *task, enum checkpoint_table table);
 size_t checkpoint_find_users(struct task_struct *task, enum checkpoint_table table, pid_t *pids,
 			     size_t max);
-int checkpoint_fd_cloexec(struct task_struct *task, unsigned int fd);
+
+/**
+ * struct checkpoint_fd - a descriptor
+ * @file:	its file, with a reference
+ * @fd:		its number
+ * @cloexec:	it is closed by exec
+ */
+struct checkpoint_fd {
+	struct file *file;
+	unsigned int fd;
+	bool cloexec;
+};
+
+unsigned int checkpoint_get_fds(struct task_struct *task, unsigned int from,
+				struct checkpoint_fd *found, unsigned int max);
 int checkpoint_get_fs(struct task_struct *task, struct path *root, struct path *pwd, int *umask);
 bool checkpoint_path_unlinked(const struct path *path);
 bool checkpoint_path_equal(const struct path *a, const struct path *b);
@@ -171,6 +187,7 @@ int checkpoint_exit_signal(struct task_struct *task);
 void checkpoint_set_execed(void);
 bool checkpoint_same_label(const struct cred *a, const struct cred *b);
 char *checkpoint_path_from_root(const struct path *path, char *buf, int len);
+int checkpoint_inode_path(struct inode *inode, struct path *path);
 bool checkpoint_is_subreaper(struct task_struct *task);
 int checkpoint_wait_exited(struct task_struct *task);
 void checkpoint_set_exit_signal(struct task_struct *task, int sig);
@@ -186,6 +203,7 @@ void checkpoint_vfork_begin(struct task_struct *child, struct completion *done);
 int checkpoint_vfork_end(struct task_struct *child, struct completion *done, bool wait);
 int checkpoint_enter_time_ns(s64 monotonic_ns, s64 boottime_ns, struct nsproxy **old);
 void checkpoint_leave_time_ns(struct nsproxy *old);
+void checkpoint_clock_offsets(struct task_struct *task, s64 *monotonic_ns, s64 *boottime_ns);
 void checkpoint_clocks(struct task_struct *task, s64 *monotonic_ns, s64 *boottime_ns);
 void checkpoint_reset_inherited(void);
 void checkpoint_restore_rseq(unsigned long ptr, u32 len, u32 sig);

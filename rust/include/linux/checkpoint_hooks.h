@@ -7,13 +7,18 @@
 #define _LINUX_CHECKPOINT_HOOKS_H
 
 #include <linux/nodemask_types.h>
+#include <linux/signal_types.h>
 #include <linux/types.h>
 #include <linux/uidgid_types.h>
 
 struct bpf_prog;
 struct cred;
+struct dentry;
+struct epoll_params;
 struct file;
 struct mempolicy;
+struct inode;
+struct inotify_event;
 struct mm_struct;
 struct net;
 struct path;
@@ -70,6 +75,131 @@ struct n_tty_state {
 
 int n_tty_get_state(struct tty_struct *tty, struct n_tty_state *state);
 int n_tty_set_state(struct tty_struct *tty, const struct n_tty_state *state);
+
+/* fs/eventfd.c */
+struct file *eventfd_create_file(u64 count, int flags);
+bool eventfd_get_state(struct file *file, u64 *count, bool *semaphore);
+
+/* fs/eventpoll.c */
+
+/**
+ * struct epoll_item - what an epoll instance watches
+ * @file:	the open file
+ * @head:	where it waits for the file to tell something, or NULL: an identity
+ * @data:	what epoll_wait(2) returns with an event
+ * @fd:		the descriptor by which it was added
+ * @events:	what it waits for and how, in the bits of epoll_ctl(2)
+ * @ready:	it is on the list of those that epoll_wait(2) looks at
+ * @exact:	for epoll_restore_item(): it is ready only if it was, whatever its file says
+ * @silent:	for epoll_restore_item(): its file will not tell anything
+ */
+struct epoll_item {
+	struct file *file;
+	const void *head;
+	u64 data;
+	int fd;
+	u32 events;
+	bool ready;
+	bool exact;
+	bool silent;
+};
+
+struct file *epoll_create_file(int flags);
+unsigned int epoll_get_items(struct file *file, struct epoll_item *items, unsigned int max);
+int epoll_restore_item(struct file *file, const struct epoll_item *item);
+void epoll_get_params(struct file *file, struct epoll_params *params);
+int epoll_set_params(struct file *file, const struct epoll_params *params);
+
+/* fs/namespace.c */
+bool dentry_mounted_path(struct dentry *dentry, struct path *path);
+
+/* fs/notify/inotify/inotify_user.c */
+
+/**
+ * struct inotify_watch - what an inotify instance watches
+ * @inode:	the file
+ * @wd:		its number
+ * @mask:	the events, in the bits of inotify_add_watch(2)
+ */
+struct inotify_watch {
+	struct inode *inode;
+	int wd;
+	u32 mask;
+};
+
+struct file *inotify_create_file(int flags);
+bool is_file_inotify(struct file *file);
+unsigned int inotify_get_watches(struct file *file, struct inotify_watch *watches,
+				 unsigned int max);
+size_t inotify_peek_events(struct file *file, void *buf, size_t size);
+int inotify_restore_event(struct file *file, const struct inotify_event *head, const char *name,
+			  size_t len);
+unsigned int inotify_get_next_wd(struct file *file);
+void inotify_set_next_wd(struct file *file, unsigned int wd);
+int inotify_restore_watch(struct file *file, const struct path *path, int wd, u32 mask);
+
+/* fs/notify/dnotify/dnotify.c */
+bool dnotify_has_watch(struct file *filp);
+
+/* fs/pidfs.c */
+
+/**
+ * struct pidfd_end - how a task ended that has been reaped
+ * @cgroupid:		the cgroup that it was in
+ * @exit_code:		its status as wait(2) has it
+ * @coredump_mask:	the next three as PIDFD_GET_INFO has them
+ * @coredump_signal:
+ * @coredump_code:
+ * @exited:		@cgroupid and @exit_code are known
+ * @coredumped:		the others are
+ * @has_xattrs:		there are extended attributes, which are not here
+ */
+struct pidfd_end {
+	u64 cgroupid;
+	s32 exit_code;
+	u32 coredump_mask;
+	u32 coredump_signal;
+	u32 coredump_code;
+	bool exited;
+	bool coredumped;
+	bool has_xattrs;
+};
+
+void pidfs_get_end(struct pid *pid, struct pidfd_end *end);
+struct file *pidfs_create_ended(const struct pidfd_end *end);
+
+/* fs/signalfd.c */
+struct file *signalfd_create_file(const sigset_t *mask, int flags);
+bool signalfd_get_mask(struct file *file, sigset_t *mask);
+
+/* fs/timerfd.c */
+
+/**
+ * struct timerfd_state - the state of a timerfd
+ * @time:	when it expires next, or, @expired, did last; in ns on its clock if @flags say that it
+ *		is absolute, otherwise from now on. The clock is not that of a time namespace.
+ * @interval:	in ns, or 0
+ * @ticks:	what a read returns, but for what @expired adds to it
+ * @clockid:	as timerfd_create(2) has it
+ * @flags:	as timerfd_settime(2) had them
+ * @armed:	it is going to expire
+ * @expired:	it has expired, and goes on by @interval when that is read
+ * @canceled:	the clock was set
+ */
+struct timerfd_state {
+	s64 time;
+	s64 interval;
+	u64 ticks;
+	int clockid;
+	int flags;
+	bool armed;
+	bool expired;
+	bool canceled;
+};
+
+struct file *timerfd_create_file(int clockid, int flags);
+bool timerfd_get_state(struct file *file, struct timerfd_state *state);
+void timerfd_set_state(struct file *file, const struct timerfd_state *state);
 
 /* ipc/sem.c */
 bool sem_has_undo(struct task_struct *task);

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pidfds of tasks of the tree.
+//! Pidfds of tasks of the tree, and of tasks that have been reaped.
 
+use selftests::epoll::Epoll;
 use selftests::prelude::*;
 use selftests::sys::{
     cvt,
+    fails_with,
     fcntl,
     getpid,
     gettid,
@@ -20,8 +22,12 @@ use std::os::fd::{
     AsRawFd,
     OwnedFd, //
 };
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
-use std::process::ExitCode;
+use std::process::{
+    ExitCode,
+    ExitStatus, //
+};
 use std::sync::mpsc;
 use std::thread;
 
@@ -32,11 +38,13 @@ const SUITE: Suite = Suite {
         Case::new("parent", parent),
         Case::new("thread", other_thread),
         Case::new("nonblocking", nonblocking),
+        Case::new("reaped", reaped),
     ],
-    refusals: &[
-        Refusal::new("outside", outside, &["pidfd of task 1", "outside the tree"]),
-        Refusal::new("reaped", reaped, &["pidfd of a reaped task"]),
-    ],
+    refusals: &[Refusal::new(
+        "outside",
+        outside,
+        &["pidfd of task 1", "outside the tree"],
+    )],
     // The numbers that follow are those of one victim.
     jobs: 1,
     ..Suite::new("pidfd")
@@ -172,12 +180,53 @@ fn outside(v: &Victim) -> Result<()> {
     same("process", 1, target(&fd)?)
 }
 
+/// How the task of a pidfd ended, as wait(2) would tell: PIDFD_GET_INFO for PIDFD_INFO_EXIT.
+fn end(fd: &OwnedFd) -> Result<ExitStatus> {
+    const EXIT: u64 = 1 << 3;
+    // struct pidfd_info of the first version, 64 bytes: the mask comes first, the status last.
+    let mut info = [0u64; 8];
+    info[0] = EXIT;
+    let request = 3 << 30 | 64 << 16 | 0xff << 8 | 11;
+    // SAFETY: there is place for 64 bytes.
+    cvt(unsafe { libc::ioctl(fd.as_raw_fd(), request, info.as_mut_ptr()) })?;
+    ensure!(info[0] & EXIT != 0, "the kernel does not tell how it ended");
+    Ok(ExitStatus::from_raw((info[7] >> 32) as i32))
+}
+
+/// Of children that have been waited for: how each ended, and which are the same.
 fn reaped(v: &Victim) -> Result<()> {
-    let mut child = waiting_child()?;
-    let fd = sys::pidfd(child.pid)?;
-    kill(child.pid, libc::SIGKILL)?;
-    child.wait(Duration::from_secs(10))?;
-    v.ready_fd(fd.as_raw_fd())?;
-    v.wait();
-    same("process", -1, target(&fd)?)
+    let mut killed = waiting_child()?;
+    let first = sys::pidfd(killed.pid)?;
+    let second = sys::pidfd(killed.pid)?;
+    kill(killed.pid, libc::SIGKILL)?;
+    killed.wait(Duration::from_secs(10))?;
+    let mut exited = Process::fork(|| 3)?;
+    let other = sys::pidfd(exited.pid)?;
+    exited.wait(Duration::from_secs(10))?;
+    let ep = Epoll::new()?;
+    ep.add(&first, libc::EPOLLIN | libc::EPOLLET, 1)?;
+    same("events", vec![1], ep.ready()?)?;
+    v.stand()?;
+    for (fd, of_signal, code) in [
+        (&first, Some(libc::SIGKILL), None),
+        (&second, Some(libc::SIGKILL), None),
+        (&other, None, Some(3)),
+    ] {
+        same("process", -1, target(fd)?)?;
+        ensure!(ended(fd)?, "it has not ended");
+        ensure!(fails_with(signal(fd, 0), libc::ESRCH), "it takes signals");
+        let status = end(fd)?;
+        same("signal", of_signal, status.signal())?;
+        same("exit code", code, status.code())?;
+    }
+    let inode = |fd: &OwnedFd| -> Result<u64> {
+        let file = fs::File::from(fd.try_clone()?);
+        Ok(file.metadata()?.ino())
+    };
+    same("inode of the same task", inode(&first)?, inode(&second)?)?;
+    ensure!(
+        inode(&first)? != inode(&other)?,
+        "two tasks have become one"
+    );
+    same("events that were told", Vec::<u64>::new(), ep.ready()?)
 }

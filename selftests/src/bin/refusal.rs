@@ -45,11 +45,6 @@ const SUITE: Suite = Suite {
         Refusal::new("tcp", tcp, &["socket: AF_INET SOCK_STREAM"]),
         Refusal::new("udp", udp, &["socket: AF_INET SOCK_DGRAM"]),
         Refusal::new("netlink", netlink, &["socket: AF_NETLINK SOCK_RAW"]),
-        Refusal::new("epoll", epoll, &["epoll"]),
-        Refusal::new("eventfd", eventfd, &["eventfd"]),
-        Refusal::new("timerfd", timerfd, &["timerfd"]),
-        Refusal::new("signalfd", signalfd, &["signalfd"]),
-        Refusal::new("inotify", inotify, &["inotify"]),
         Refusal::new("userfaultfd", userfaultfd, &["userfaultfd"]),
         Refusal::new("io-uring", io_uring, &["io_uring"]),
         Refusal::new("namespace-file", namespace_file, &["namespace"]),
@@ -74,6 +69,8 @@ const SUITE: Suite = Suite {
         Refusal::new("io-ports", io_ports, &["I/O port permission"]),
         Refusal::new("cpuid", cpuid, &["ARCH_SET_CPUID"]),
         Refusal::new("speculation", speculation, &["PR_SET_SPECULATION_CTRL"]),
+        Refusal::new("dnotify", dnotify, &["dnotify"]),
+        Refusal::new("fanotify", fanotify, &["fanotify"]),
     ],
     customs: &[
         Custom {
@@ -172,75 +169,19 @@ fn netlink(v: &Victim) -> Result<()> {
     stand_with(v, &socket)
 }
 
-fn epoll(v: &Victim) -> Result<()> {
-    let (r, w) = sys::pipe(O_CLOEXEC)?;
-    // SAFETY: no memory is involved.
-    let ep = owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
-    let mut event = libc::epoll_event {
-        events: libc::EPOLLIN as u32,
-        u64: 77,
-    };
-    // SAFETY: the event is valid.
-    cvt(unsafe {
-        libc::epoll_ctl(
-            ep.as_raw_fd(),
-            libc::EPOLL_CTL_ADD,
-            r.as_raw_fd(),
-            &mut event,
-        )
-    })?;
-    stand_with(v, &ep)?;
-    write(&w, b"x")?;
-    event.u64 = 0;
-    // SAFETY: there is room for one event.
-    let n = cvt(unsafe { libc::epoll_wait(ep.as_raw_fd(), &mut event, 1, 1000) })?;
-    same("events", 1, n)?;
-    // The struct is packed, so there is no reference to its field.
-    let data = event.u64;
-    same("data of the event", 77, data)
+fn dnotify(v: &Victim) -> Result<()> {
+    const DN_RENAME: libc::c_int = 0x10;
+    let path = v.path("watched");
+    fs::create_dir_all(&path)?;
+    let dir = open(&path, O_CLOEXEC)?;
+    sys::fcntl(&dir, libc::F_NOTIFY, DN_RENAME)?;
+    stand_with(v, &dir)
 }
 
-fn eventfd(v: &Victim) -> Result<()> {
+fn fanotify(v: &Victim) -> Result<()> {
     // SAFETY: no memory is involved.
-    let fd = owned(unsafe { libc::eventfd(41, libc::EFD_CLOEXEC) })?;
-    stand_with(v, &fd)?;
-    let mut count = [0; 8];
-    same("read", 8, read(&fd, &mut count)?)?;
-    same("count", 41, u64::from_ne_bytes(count))
-}
-
-fn timerfd(v: &Victim) -> Result<()> {
-    let flags = libc::TFD_CLOEXEC | libc::TFD_NONBLOCK;
-    // SAFETY: no memory is involved.
-    let fd = owned(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, flags) })?;
-    stand_with(v, &fd)?;
-    ensure!(
-        sys::fails_with(read(&fd, &mut [0; 8]), libc::EAGAIN),
-        "an unset timer expired"
-    );
-    Ok(())
-}
-
-fn signalfd(v: &Victim) -> Result<()> {
-    sys::mask(libc::SIG_BLOCK, &[libc::SIGUSR1])?;
-    let set = sys::sigset(&[libc::SIGUSR1]);
-    // SAFETY: the set is valid.
-    let fd = owned(unsafe { libc::signalfd(-1, &set, libc::SFD_CLOEXEC) })?;
-    stand_with(v, &fd)?;
-    // SAFETY: no memory is involved.
-    cvt(unsafe { libc::raise(libc::SIGUSR1) })?;
-    let mut info = [0; 128];
-    same("read", 128, read(&fd, &mut info)?)?;
-    same("signal", libc::SIGUSR1 as u8, info[0])
-}
-
-fn inotify(v: &Victim) -> Result<()> {
-    // SAFETY: no memory is involved.
-    let fd = descriptor(
-        "inotify",
-        unsafe { libc::inotify_init1(libc::IN_CLOEXEC) }.into(),
-    )?;
-    stand_with(v, &fd)
+    let fd = unsafe { libc::fanotify_init(libc::FAN_CLOEXEC, O_RDWR as libc::c_uint) };
+    stand_with(v, &descriptor("fanotify", fd.into())?)
 }
 
 fn userfaultfd(v: &Victim) -> Result<()> {
@@ -579,10 +520,12 @@ fn no_such_process(b: &Bench<'_>) -> Result<()> {
 }
 
 fn several(v: &Victim) -> Result<()> {
+    let log = open(Path::new("/dev/kmsg"), O_CLOEXEC)?;
     // SAFETY: no memory is involved.
-    let _event = owned(unsafe { libc::dup3(owned(libc::eventfd(0, 0))?.as_raw_fd(), 10, 0) })?;
+    let _log = owned(unsafe { libc::dup3(log.as_raw_fd(), 10, 0) })?;
+    let process = open(Path::new("/proc/self/stat"), O_CLOEXEC)?;
     // SAFETY: no memory is involved.
-    let _poll = owned(unsafe { libc::dup3(owned(libc::epoll_create1(0))?.as_raw_fd(), 20, 0) })?;
+    let _process = owned(unsafe { libc::dup3(process.as_raw_fd(), 20, 0) })?;
     // SAFETY: no memory is involved.
     let raw = owned(unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW, 0) })?;
     // SAFETY: no memory is involved.
@@ -597,7 +540,7 @@ fn several_blockers(b: &Bench<'_>) -> Result<()> {
     let words: Vec<&str> = objects
         .iter()
         .map(String::as_str)
-        .chain(["eventfd", "epoll", "socket"])
+        .chain(["/dev/kmsg", "/proc/", "socket"])
         .collect();
     let pid = life.pid.to_string();
     b.ckpt()

@@ -59,6 +59,8 @@ struct Show<'a, 's> {
     out: String,
     objects: &'a Objects<'a, 's>,
     contents: &'a BTreeMap<u32, Contents>,
+    /// How many descriptors each epoll instance watches.
+    watched: BTreeMap<u32, u32>,
 }
 
 /// A process and what belongs to it.
@@ -79,6 +81,7 @@ pub fn image(
         out: String::new(),
         objects,
         contents,
+        watched: BTreeMap::new(),
     };
     show.head(plan, whole);
     let mut processes = Vec::<Entry<'_>>::new();
@@ -118,6 +121,13 @@ pub fn image(
             Kind::Vmas => {
                 if let Ok((of, part)) = record.get_array::<Vmas>() {
                     vmas.entry(of.mm.get()).or_default().extend(part);
+                }
+            }
+            Kind::EpollItems => {
+                if let Ok((of, items)) = record.get_array::<EpollItems>() {
+                    let count = u32::try_from(items.len()).unwrap_or(u32::MAX);
+                    let watched = show.watched.entry(of.epoll.get()).or_default();
+                    *watched = watched.saturating_add(count);
                 }
             }
             _ => (),
@@ -302,6 +312,10 @@ impl Show<'_, '_> {
         let Some(record) = self.objects.get(id) else {
             return String::new();
         };
+        if record.kind == Kind::FileEpoll {
+            let watched = self.watched.get(&id).unwrap_or(&0);
+            return format!("epoll  watches {watched}");
+        }
         file(&record, self.objects)
     }
 
@@ -426,7 +440,32 @@ fn file(record: &RecordRef<'_>, objects: &Objects<'_, '_>) -> String {
         }),
         Kind::FilePidfd => record
             .get::<FilePidfd>()
-            .map(|(file, _)| format!("pidfd of task {}", file.pid)),
+            .map(|(file, _)| match file.pid.get() {
+                0 => "pidfd of a reaped task".into(),
+                pid => format!("pidfd of task {pid}"),
+            }),
+        Kind::FileEventfd => record.get::<FileEventfd>().map(|(file, _)| {
+            let semaphore = match file.semaphore.get() {
+                0 => "",
+                _ => ", semaphore",
+            };
+            format!("eventfd  {}{semaphore}", file.count)
+        }),
+        Kind::FileTimerfd => record.get::<FileTimerfd>().map(|(file, _)| {
+            let clock = usize::try_from(file.clock.get()).unwrap_or_default();
+            let names = timerfd_clock::NAMES;
+            let clock = names.get(clock.wrapping_sub(1)).unwrap_or(&"?");
+            let state = match file.state.get() {
+                timerfd_state::ARMED => "armed",
+                timerfd_state::EXPIRED => "expired",
+                _ => "idle",
+            };
+            format!("timerfd  {clock}, {state}")
+        }),
+        Kind::FileInotify => Ok("inotify".into()),
+        Kind::FileSignalfd => record
+            .get::<FileSignalfd>()
+            .map(|(file, _)| format!("signalfd  {:#018x}", file.mask.get())),
         _ => Ok(record.kind.name().into()),
     }
     .unwrap_or_default()

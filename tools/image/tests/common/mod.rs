@@ -454,6 +454,78 @@ pub fn tree() -> Vec<u8> {
         },
         &[b"/proc/100/status"],
     );
+    let reaped = b.object(
+        &ReapedTask {
+            flags: reaped_flags::EXITED.into(),
+            exit_code: 9.into(),
+            cgroup: 1.into(),
+            ..FromZeros::new_zeroed()
+        },
+        &[],
+    );
+    let reaped = b.object(
+        &FilePidfd {
+            flags: (file_flags::READ | file_flags::WRITE).into(),
+            reaped: reaped.into(),
+            ..FromZeros::new_zeroed()
+        },
+        &[],
+    );
+    let eventfd = b.object(
+        &FileEventfd {
+            flags: (file_flags::READ | file_flags::WRITE).into(),
+            semaphore: 1.into(),
+            count: 3.into(),
+        },
+        &[],
+    );
+    let timerfd = b.object(
+        &FileTimerfd {
+            clock: timerfd_clock::REALTIME.into(),
+            timer_flags: (timerfd_flags::ABSTIME | timerfd_flags::CANCEL_ON_SET).into(),
+            state: timerfd_state::ARMED.into(),
+            interval_ns: 1_000_000.into(),
+            ticks: 2.into(),
+            time_ns: 1_790_000_001_000_000_000.into(),
+            ..FromZeros::new_zeroed()
+        },
+        &[],
+    );
+    let signalfd = b.object(
+        &FileSignalfd {
+            mask: 0x8000_0000_0000_0201.into(),
+            ..FromZeros::new_zeroed()
+        },
+        &[],
+    );
+    let inotify = b.object(
+        &FileInotify {
+            flags: file_flags::READ.into(),
+            next_wd: 3.into(),
+        },
+        &[],
+    );
+    let event = InotifyEvent {
+        inotify: inotify.into(),
+        wd: 2.into(),
+        mask: inotify_mask::CREATE.into(),
+        cookie: 0.into(),
+    };
+    b.put(&event, &["käfer".as_bytes()]);
+    let watch = InotifyWatch {
+        inotify: inotify.into(),
+        wd: 2.into(),
+        mask: (inotify_mask::CREATE | inotify_mask::ONESHOT).into(),
+        mode: 0o040755.into(),
+    };
+    b.object(&watch, &[b"/home"]);
+    let epoll = b.object(
+        &FileEpoll {
+            flags: (file_flags::READ | file_flags::WRITE).into(),
+            ..FromZeros::new_zeroed()
+        },
+        &[],
+    );
     let shmem = b.object(
         &Shmem {
             size: 0x2000.into(),
@@ -484,6 +556,12 @@ pub fn tree() -> Vec<u8> {
         (11, memfd),
         (12, terminal),
         (13, status),
+        (14, eventfd),
+        (15, epoll),
+        (16, timerfd),
+        (17, signalfd),
+        (18, inotify),
+        (19, reaped),
     ]
     .map(|(fd, file)| Fd {
         fd: fd.into(),
@@ -686,6 +764,32 @@ pub fn tree() -> Vec<u8> {
         ..FromZeros::new_zeroed()
     };
     b.put(&usage, &[]);
+    let always = epoll_events::ERR | epoll_events::HUP;
+    let items = [
+        (
+            read,
+            5,
+            always | epoll_events::IN,
+            epoll_item_flags::READY,
+            0,
+        ),
+        (eventfd, 8, epoll_events::ONESHOT | epoll_events::ET, 0, 0),
+        (signalfd, 11, always | epoll_events::IN, 0, sighand),
+    ]
+    .map(|(file, fd, events, flags, sighand)| EpollItem {
+        file: file.into(),
+        fd: fd.into(),
+        events: events.into(),
+        flags: flags.into(),
+        data: u64::MAX.into(),
+        sighand: sighand.into(),
+        reserved: 0.into(),
+    });
+    let record = EpollItems {
+        epoll: epoll.into(),
+        count: 3.into(),
+    };
+    b.put(&record, &[items.as_bytes()]);
     let chunks: &[(u32, &[Extent], Vec<u8>)] = &[
         (shmem, &[Extent::new(0x1000, 1)], vec![b's'; 4096]),
         (
