@@ -7,6 +7,7 @@
 use libc::{
     MAP_PRIVATE,
     O_CLOEXEC,
+    O_RDWR,
     PROT_READ,
     PROT_WRITE, //
 };
@@ -15,8 +16,6 @@ use selftests::sys::{
     cvt,
     open,
     owned,
-    read,
-    write,
     Area, //
 };
 use selftests::Bench;
