@@ -175,7 +175,7 @@ impl Boot<'_> {
         };
         // The time limits of the kernel's watchdogs suit real processors; an emulated one may be slow, but not that slow.
         let mut words = vec![
-            "console=ttyS0,115200 panic=-1 init_on_alloc=0 no_timer_check".to_owned(),
+            "console=ttyS0,115200 panic=-1 init_on_alloc=0 no_timer_check hugepages=16".to_owned(),
             "watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=180 tsc=nowatchdog".to_owned(),
             format!("ckpt.mode={mode} ckpt.boot={}", self.number),
         ];

@@ -26,6 +26,7 @@ mod files;
 mod fs;
 mod hold;
 mod hold_fd;
+mod hugetlb;
 mod image;
 mod machine;
 mod mempolicy;

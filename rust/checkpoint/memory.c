@@ -5,7 +5,9 @@
 #include <linux/buildid.h>
 #include <linux/checkpoint.h>
 #include <linux/elf.h>
+#include <linux/falloc.h>
 #include <linux/huge_mm.h>
+#include <linux/hugetlb.h>
 #include <linux/leafops.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
@@ -191,6 +193,71 @@ void checkpoint_dirty_page(struct page *page)
 struct file *checkpoint_shmem_file(const char *name, loff_t size)
 {
 	return shmem_kernel_file_setup(name, size, mk_vma_flags(VMA_NORESERVE_BIT));
+}
+
+/*
+ * Size of the pages, as a power of two, of a @file that mmap(MAP_ANONYMOUS | MAP_HUGETLB) made; 0 for
+ * another one.
+ */
+unsigned int checkpoint_hugetlb_shift(struct file *file)
+{
+	if (!is_file_hugepages(file) || !IS_ROOT(file->f_path.dentry))
+		return 0;
+	return huge_page_shift(hstate_file(file));
+}
+
+/* How many huge pages of this size can be had. */
+u64 checkpoint_hugetlb_free(unsigned int shift)
+{
+	struct hstate *h = hstate_sizelog(shift);
+	unsigned long free;
+
+	if (!h || huge_page_shift(h) != shift)
+		return 0;
+	free = h->free_huge_pages - min(h->resv_huge_pages, h->free_huge_pages);
+	if (h->nr_overcommit_huge_pages > h->surplus_huge_pages)
+		free += h->nr_overcommit_huge_pages - h->surplus_huge_pages;
+	return free;
+}
+
+/* As mmap(MAP_ANONYMOUS | MAP_HUGETLB) makes it, of @size bytes in pages of this size. */
+struct file *checkpoint_hugetlb_file(const char *name, size_t size, unsigned int shift)
+{
+	struct hstate *h = hstate_sizelog(shift);
+
+	if (!h || huge_page_shift(h) != shift)
+		return ERR_PTR(-ENODEV);
+	return hugetlb_file_setup(name, size, mk_vma_flags(VMA_NORESERVE_BIT),
+				  HUGETLB_ANONHUGE_INODE, shift);
+}
+
+/*
+ * The page at @index of the shared huge pages @file, with a reference; NULL for a hole, unless it is
+ * to be filled with zeroes.
+ */
+struct page *checkpoint_hugetlb_page(struct file *file, pgoff_t index, bool fill)
+{
+	const pgoff_t first = round_down(index, pages_per_huge_page(hstate_file(file)));
+	struct folio *folio;
+	int err;
+
+	if (fill) {
+		err = vfs_fallocate(file, FALLOC_FL_KEEP_SIZE, (loff_t)index << PAGE_SHIFT, PAGE_SIZE);
+		if (err)
+			return ERR_PTR(err == -ENOSPC ? -ENOMEM : err);
+	}
+	folio = filemap_get_folio(file->f_mapping, first);
+	if (IS_ERR(folio))
+		return fill ? ERR_PTR(-ENOMEM) : NULL;
+	return folio_page(folio, index - first);
+}
+
+/* How many pages the huge page at @index of @file has from there on. */
+size_t checkpoint_hugetlb_left(struct file *file, pgoff_t index)
+{
+	const pgoff_t nr = pages_per_huge_page(hstate_file(file));
+
+	return nr - index % nr;
 }
 
 bool checkpoint_is_internal_shmem(struct file *file)

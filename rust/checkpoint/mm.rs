@@ -24,6 +24,7 @@ use zerocopy::IntoBytes;
 use crate::{
     files,
     hold::Held,
+    hugetlb,
     image::record::{
         mm_flags,
         vma_flags,
@@ -184,14 +185,27 @@ impl ReadGuard<'_> {
         core::mem::forget(self);
     }
 
-    /// The first mapping that ends above `addr`.
-    fn next(&self, addr: usize) -> Option<VmaView<'_>> {
-        // SAFETY: By the type invariant the lock is held.
-        let vma = unsafe { bindings::find_vma(self.mm.as_raw(), addr) };
-        Some(VmaView {
-            vma: NonNull::new(vma)?,
-            _guard: self,
-        })
+    /// Calls `each` with every mapping, in their order.
+    fn each(&self, mut each: impl FnMut(&VmaView<'_>) -> Result) -> Result {
+        let mut found = [ptr::null_mut(); 64];
+        let mut at = 0;
+        loop {
+            // SAFETY: By the type invariant the lock is held; there is room for so many.
+            let count = unsafe {
+                bindings::checkpoint_vmas(self.mm.as_raw(), at, found.as_mut_ptr(), found.len())
+            };
+            for vma in found.iter().take(count) {
+                let vma = VmaView {
+                    vma: NonNull::new(*vma).ok_or(EINVAL)?,
+                    _guard: self,
+                };
+                at = vma.end();
+                each(&vma)?;
+            }
+            if count < found.len() {
+                return Ok(());
+            }
+        }
     }
 }
 
@@ -485,7 +499,6 @@ const REFUSED: &[(u32, &str)] = &[
     (bindings::VMA_PFNMAP_BIT, "device memory"),
     (bindings::VMA_IO_BIT, "device memory"),
     (bindings::VMA_MIXEDMAP_BIT, "device memory"),
-    (bindings::VMA_HUGETLB_BIT, "hugetlb"),
     (bindings::VMA_SYNC_BIT, "MAP_SYNC"),
 ];
 
@@ -543,10 +556,8 @@ pub(crate) fn save(saver: &mut Saver<'_>, held: &Held) -> Result<Option<u32>> {
     let mut guards = KVVec::new();
     let mut special = Special::default();
     let guard = mm.read_lock()?;
-    let mut at = 0;
-    while let Some(vma) = guard.next(at) {
-        at = vma.end();
-        if let Some(saved) = save_vma(saver, pid, &vma, &mut special)? {
+    guard.each(|vma| {
+        if let Some(saved) = save_vma(saver, pid, vma, &mut special)? {
             let flags = saved.flags.get();
             let skipped = vma.flags() as bindings::vm_flags_t & NOT_COPIED;
             if skipped != 0 && flags & (vma_flags::MAYSHARE | vma_flags::DROPPABLE) == 0 {
@@ -563,7 +574,8 @@ pub(crate) fn save(saver: &mut Saver<'_>, held: &Held) -> Result<Option<u32>> {
             }
             vmas.push(saved, GFP_KERNEL)?;
         }
-    }
+        Ok(())
+    })?;
     drop(guard);
     let vdso = special.check(saver, pid, &mm);
 
@@ -786,7 +798,13 @@ fn save_vma(
         return Ok(Some(record(0, prot, kind, 0)));
     }
 
-    let flags = match image_flags(vma.flags()) {
+    let huge = bit(bindings::VMA_HUGETLB_BIT);
+    let mut kernel_flags = vma.flags();
+    if kernel_flags & huge != 0 {
+        // What is mapped says so.
+        kernel_flags &= !(huge | bit(bindings::VMA_DONTEXPAND_BIT));
+    }
+    let flags = match image_flags(kernel_flags) {
         Ok(flags) => flags,
         Err(Some(name)) => {
             saver.refuse(place, fmt!("{name}: not supported"));
@@ -813,6 +831,23 @@ fn save_vma(
         }
         let id = shmem::save(saver, &file)?;
         return Ok(Some(record(vma.offset(), flags, vma_kind::SHMEM, id)));
+    }
+    if hugetlb::is_anonymous(&file) {
+        let shared = flags & vma_flags::MAYSHARE != 0;
+        if !shared && flags & vma_flags::WRITE == 0 && vma.anon_root() != 0 {
+            // The kernel does not fill such pages by force.
+            saver.refuse(
+                place,
+                fmt!("huge pages that cannot be written: not supported"),
+            );
+            return Ok(None);
+        }
+        let id = hugetlb::save(saver, &file, shared)?;
+        return Ok(Some(record(vma.offset(), flags, vma_kind::HUGETLB, id)));
+    }
+    if vma.flags() & huge != 0 {
+        saver.refuse(place, fmt!("hugetlb file: not supported"));
+        return Ok(None);
     }
     let Some(id) = files::save_mapped(saver, place, &file)? else {
         return Ok(None);

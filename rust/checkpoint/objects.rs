@@ -22,6 +22,7 @@ pub(crate) enum Class {
     Pipe,
     Shmem,
     Sock,
+    Hugetlb,
     AnonName,
     MemPolicy,
     Task,

@@ -7,6 +7,7 @@
  */
 #include <linux/checkpoint.h>
 #include <linux/huge_mm.h>
+#include <linux/hugetlb.h>
 #include <linux/khugepaged.h>
 #include <linux/leafops.h>
 #include <linux/memcontrol.h>
@@ -26,8 +27,9 @@
 /* Whether a mapping has contents that belong into the image of its address space. */
 static bool has_private_contents(struct vm_area_struct *vma)
 {
-	/* What the kernel maps, as the vdso, is special. */
-	return !(vma->vm_flags & (VM_MAYSHARE | VM_DROPPABLE | VM_SPECIAL));
+	/* What the kernel maps, as the vdso, is special; huge pages are so in another way. */
+	return !(vma->vm_flags & (VM_MAYSHARE | VM_DROPPABLE)) &&
+	       (is_vm_hugetlb_page(vma) || !(vma->vm_flags & VM_SPECIAL));
 }
 
 /* Add [@page, @page + @nr) at @addr to @found, which has room for them. */
@@ -150,6 +152,41 @@ static int collect_pmd(pmd_t *pmd, unsigned long addr, unsigned long end, struct
 	return ret;
 }
 
+#ifdef CONFIG_HUGETLB_PAGE
+static int collect_hugetlb(pte_t *pte, unsigned long hmask, unsigned long addr, unsigned long next,
+			   struct mm_walk *walk)
+{
+	struct checkpoint_runs *found = walk->private;
+	unsigned int nr = (next - addr) >> PAGE_SHIFT;
+	struct folio *folio;
+	struct page *page;
+	spinlock_t *ptl;
+	pte_t entry;
+	int ret = 0;
+
+	found->next = addr;
+	ptl = huge_pte_lock(hstate_vma(walk->vma), walk->mm, pte);
+	entry = huge_ptep_get(walk->mm, addr, pte);
+	if (pte_present(entry)) {
+		page = pte_page(entry);
+		if (PageAnon(page)) {
+			folio = page_folio(page);
+			page += (addr & ~hmask) >> PAGE_SHIFT;
+			nr = min(nr, found->max - found->pages);
+			if (nr)
+				add_run(found, folio, page, nr, addr, false);
+			ret = addr + nr * PAGE_SIZE != next;
+		}
+	} else if (!huge_pte_none(entry)) {
+		found->fault = addr;
+		ret = 1;
+	}
+	spin_unlock(ptl);
+	cond_resched();
+	return ret;
+}
+#endif
+
 static int collect_test(unsigned long start, unsigned long end, struct mm_walk *walk)
 {
 	return !has_private_contents(walk->vma);
@@ -158,6 +195,9 @@ static int collect_test(unsigned long start, unsigned long end, struct mm_walk *
 static const struct mm_walk_ops collect_ops = {
 	.test_walk	= collect_test,
 	.pmd_entry	= collect_pmd,
+#ifdef CONFIG_HUGETLB_PAGE
+	.hugetlb_entry	= collect_hugetlb,
+#endif
 	.walk_lock	= PGWALK_RDLOCK,
 };
 
@@ -356,12 +396,23 @@ static struct folio *new_folio(struct vm_area_struct *vma, unsigned long addr, u
 	return folio;
 }
 
+/* The huge page of @vma at @addr, made present and writable for the kernel, with a reference. */
+static int get_hugetlb(struct vm_area_struct *vma, unsigned long addr, struct page **page)
+{
+	long got = get_user_pages_remote(vma->vm_mm, addr, 1, FOLL_FORCE | FOLL_WRITE, page, NULL);
+
+	/* It says EFAULT when there is no huge page left. */
+	return got == 1 ? 0 : got == -EFAULT ? -ENOMEM : got ?: -ENOMEM;
+}
+
 /**
  * checkpoint_new_pages - pages for a range of private memory, to be filled and then mapped
  * @mm:		address space
  * @addr:	page aligned
  * @pages:	length of the range
  * @runs:	gets them, one folio a run; has room for one a page
+ *
+ * Huge pages of hugetlb are mapped at once, as nobody looks at them before all is verified.
  *
  * Return: 0, -EFAULT where no private memory is mapped, -ENOMEM, -EINTR. What has been added to
  * @runs is the caller's in any case.
@@ -386,13 +437,22 @@ int checkpoint_new_pages(struct mm_struct *mm, unsigned long addr, unsigned int 
 			break;
 		}
 		nr = min_t(unsigned long, pages, (vma->vm_end - addr) >> PAGE_SHIFT);
-		folio = new_folio(vma, addr, nr);
-		if (!folio) {
-			err = -ENOMEM;
-			break;
+		if (is_vm_hugetlb_page(vma)) {
+			err = get_hugetlb(vma, addr, &run->page);
+			if (err)
+				break;
+			folio = page_folio(run->page);
+			nr = min_t(unsigned long, nr,
+				   folio_nr_pages(folio) - folio_page_idx(folio, run->page));
+		} else {
+			folio = new_folio(vma, addr, nr);
+			if (!folio) {
+				err = -ENOMEM;
+				break;
+			}
+			nr = folio_nr_pages(folio);
+			run->page = folio_page(folio, 0);
 		}
-		nr = folio_nr_pages(folio);
-		run->page = folio_page(folio, 0);
 		run->addr = addr;
 		run->nr = nr;
 		run->shared = false;
@@ -505,8 +565,14 @@ int checkpoint_map_pages(struct mm_struct *mm, struct checkpoint_runs *runs)
 	if (mmap_read_lock_killable(mm))
 		return -EINTR;
 	/* What was written to the pages is seen before they are. */
-	for (unsigned int i = 0; i < runs->count; i++)
-		__folio_mark_uptodate(page_folio(runs->runs[i].page));
+	for (unsigned int i = 0; i < runs->count; i++) {
+		struct folio *folio = page_folio(runs->runs[i].page);
+
+		if (folio_test_hugetlb(folio))
+			folio_mark_dirty(folio);
+		else
+			__folio_mark_uptodate(folio);
+	}
 	while (at < runs->count) {
 		struct checkpoint_run *run = &runs->runs[at];
 
@@ -523,6 +589,12 @@ int checkpoint_map_pages(struct mm_struct *mm, struct checkpoint_runs *runs)
 		ret = -EFAULT;
 		if (run->addr + run->nr * PAGE_SIZE > vma->vm_end)
 			break;
+		/* It is mapped already. */
+		if (is_vm_hugetlb_page(vma)) {
+			at++;
+			ret = 0;
+			continue;
+		}
 		ret = map_some(vma, run, runs->count - at);
 		if (ret < 0)
 			break;
@@ -811,7 +883,8 @@ int checkpoint_share_pages(struct mm_struct *from_mm, unsigned long from_addr,
 
 		ret = -EFAULT;
 		if (!pages.from || !pages.to || !has_private_contents(pages.from) ||
-		    !has_private_contents(pages.to))
+		    !has_private_contents(pages.to) || is_vm_hugetlb_page(pages.from) ||
+		    is_vm_hugetlb_page(pages.to))
 			break;
 		pages.nr = min_t(unsigned long, nr,
 				 (pmd_addr_end(from_addr, pages.from->vm_end) - from_addr) / PAGE_SIZE);

@@ -309,6 +309,7 @@ pub(crate) struct Drain<'a> {
     memory: &'a [Memory],
     own_mappings: i32,
     runs: Runs,
+    spare: Option<Runs>,
     extents: KVVec<Extent>,
     bvecs: KVVec<bindings::bio_vec>,
     header: Buffer,
@@ -343,6 +344,7 @@ impl<'a> Drain<'a> {
                 i32::MAX
             },
             runs: Runs::new()?,
+            spare: None,
             extents: KVVec::with_capacity(CHUNK, GFP_KERNEL)?,
             bvecs: KVVec::with_capacity(CHUNK, GFP_KERNEL)?,
             header: Buffer::new(),
@@ -358,6 +360,7 @@ impl<'a> Drain<'a> {
         match memory.get(index).ok_or(EINVAL)? {
             Memory::Mm { id, pid, mm, .. } => self.mm(index, *id, mm, *pid, report),
             Memory::Shmem { id, file, size } => self.shmem(*id, file, *size),
+            Memory::Hugetlb { id, file, size } => self.hugetlb(*id, file, *size),
         }
     }
 
@@ -378,7 +381,11 @@ impl<'a> Drain<'a> {
         if self.seen.is_none() || !self.runs.runs.iter().any(|run| run.shared) {
             return Ok(());
         }
-        let found = core::mem::replace(&mut self.runs, Runs::new()?);
+        let room = match self.spare.take() {
+            Some(room) => room,
+            None => Runs::new()?,
+        };
+        let mut found = core::mem::replace(&mut self.runs, room);
         for run in found.runs.iter() {
             let mut done = 0;
             while done < run.nr {
@@ -399,6 +406,8 @@ impl<'a> Drain<'a> {
                 done += nr;
             }
         }
+        found.clear();
+        self.spare = Some(found);
         Ok(())
     }
 
@@ -508,6 +517,35 @@ impl<'a> Drain<'a> {
             self.flush(id)?;
         }
         Ok(())
+    }
+
+    /// Writes what the shared huge pages `file` of `size` bytes hold, as object `id`.
+    fn hugetlb(&mut self, id: u32, file: &File, size: u64) -> Result {
+        let pages = usize::try_from(size)? / PAGE_SIZE;
+        let mut at = 0;
+        while at < pages {
+            // SAFETY: `file` is valid; a page of its mapping comes back with a reference, or nothing.
+            let page = unsafe { bindings::checkpoint_hugetlb_page(file.as_ptr(), at, false) };
+            // SAFETY: As above.
+            let left = unsafe { bindings::checkpoint_hugetlb_left(file.as_ptr(), at) };
+            let nr = left.min(CHUNK - self.runs.pages);
+            if page.is_null() {
+                at += left;
+                interrupted()?;
+                continue;
+            }
+            self.runs.push(bindings::checkpoint_run {
+                page,
+                addr: at * PAGE_SIZE,
+                nr: u32::try_from(nr)?,
+                shared: false,
+            })?;
+            at += nr;
+            if self.runs.is_full() {
+                self.flush(id)?;
+            }
+        }
+        self.flush(id)
     }
 
     /// Writes what has been found as one chunk.
@@ -648,6 +686,31 @@ impl<'a> Fill<'a> {
         let mut sum = Checksum::<KernelCrc>::new();
         sum.update(&bytes);
         Ok(sum.finish())
+    }
+
+    /// The same for the shared huge pages `file`.
+    pub(crate) fn hugetlb(&mut self, file: &ARef<File>, offset: u64, pages: u32) -> Result {
+        let mut at = usize::try_from(offset)? / PAGE_SIZE;
+        let end = at + usize::try_from(pages)?;
+        while at < end {
+            // SAFETY: `file` is valid; a page of its mapping comes back with a reference, or an
+            // error.
+            let (page, left) = unsafe {
+                (
+                    bindings::checkpoint_hugetlb_page(file.as_ptr(), at, true),
+                    bindings::checkpoint_hugetlb_left(file.as_ptr(), at),
+                )
+            };
+            let nr = left.min(end - at);
+            self.runs.push(bindings::checkpoint_run {
+                page: kernel::error::from_err_ptr(page)?,
+                addr: at * PAGE_SIZE,
+                nr: u32::try_from(nr)?,
+                shared: false,
+            })?;
+            at += nr;
+        }
+        Ok(())
     }
 
     /// Reads the contents of what has been made, and returns their checksum.

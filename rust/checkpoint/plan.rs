@@ -25,6 +25,7 @@ use crate::{
         unix::Sockets, //
     },
     fs,
+    hugetlb,
     image::{
         self,
         record::{
@@ -43,6 +44,7 @@ use crate::{
             Group,
             Guard,
             Guards,
+            Hugetlb,
             Lock,
             Machine,
             MemPolicy,
@@ -222,6 +224,7 @@ impl<'a> Opening<'a> {
             (Kind::Pty, Stage::Early) => files::tty::make(self, record).map(Some),
             (Kind::Unnamed, Stage::Early) => files::unnamed::make(self, record).map(Some),
             (Kind::UnixSocket, Stage::Late) => files::unix::make(self, record).map(|()| None),
+            (Kind::Hugetlb, Stage::Early) => hugetlb::open(self, record).map(Some),
             (Kind::Fs, Stage::Early) => fs::open(self, record).map(Some),
             (Kind::ReapedTask, Stage::Early) => files::pidfd::make_reaped(self, record).map(Some),
             (Kind::InotifyWatch, Stage::Early) => files::inotify::find(self, record).map(Some),
@@ -1042,6 +1045,15 @@ impl Blueprint {
             Kind::Cred => {
                 let (cred, groups) = record.get_array::<Cred>().map_err(|_| EINVAL)?;
                 cred::check(cred, groups, report)?;
+            }
+            Kind::Hugetlb => {
+                let vmas = self
+                    .records
+                    .iter()
+                    .filter_map(|record| record.get_array::<Vmas>().ok())
+                    .flat_map(|(_, vmas)| vmas);
+                hugetlb::check(record.id, get::<Hugetlb>(record)?.0, vmas, report);
+                err = ENOMEM;
             }
             Kind::MemPolicy => {
                 let (policy, nodes) = get::<MemPolicy>(record)?;

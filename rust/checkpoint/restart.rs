@@ -526,19 +526,20 @@ impl Tree {
                 .map_err(|err| defect(report, err))?;
             let object = plan.objects().get(chunk.id).ok_or(EINVAL)?;
             let written = files::unnamed::written(&object);
-            let mm = if matches!(object.kind, Kind::Shmem | Kind::Unnamed) {
-                None
-            } else {
+            let mm = if object.kind == Kind::Mm {
                 Some(space(chunk.id).ok_or(EINVAL)?)
+            } else {
+                None
             };
             let crc = if let Some(size) = written {
                 fill.write(&*plan.file(chunk.id)?, size, chunk.extents)
             } else {
                 for extent in chunk.extents {
                     let (addr, pages) = (extent.addr.get(), extent.pages.get());
-                    match mm {
-                        None => fill.shmem(&plan.file(chunk.id)?, addr, pages),
-                        Some(mm) => fill.mm(mm, addr, pages),
+                    match (mm, object.kind) {
+                        (Some(mm), _) => fill.mm(mm, addr, pages),
+                        (None, Kind::Hugetlb) => fill.hugetlb(&plan.file(chunk.id)?, addr, pages),
+                        (None, _) => fill.shmem(&plan.file(chunk.id)?, addr, pages),
                     }
                     .inspect_err(|err| {
                         report.problem(Place::Image, fmt!("pages at {addr:#x}: {err:?}"));

@@ -84,6 +84,14 @@ pub(crate) enum Memory {
         /// What a copy as fork(2) makes it would lack.
         uncovered: KVVec<Uncovered>,
     },
+    /// Shared huge pages.
+    Hugetlb {
+        /// Its number in the image.
+        id: u32,
+        file: ARef<File>,
+        /// Length in bytes.
+        size: u64,
+    },
     /// Shared anonymous memory, or a file without a name.
     Shmem {
         /// Its number in the image.
@@ -120,6 +128,8 @@ pub(crate) struct Saver<'a> {
     pub(crate) memory: KVVec<Memory>,
     /// The stream, which may be open in the tree itself.
     stream: Option<&'a Stream>,
+    /// Why no snapshot is made.
+    still: Option<&'static CStr>,
     /// Files that the plan refers to by identity, kept so that no address comes to mean another.
     files: KVVec<ARef<File>>,
     /// Unix sockets, whose queues are saved at the end.
@@ -175,9 +185,19 @@ impl Saver<'_> {
     /// Notes under which number an open file was saved, and keeps it.
     pub(crate) fn remember(&mut self, file: &ARef<File>, id: u32) -> Result {
         if self.objects.insert(Class::File, file.as_ptr(), id)? {
-            self.files.push(file.clone(), GFP_KERNEL)?;
+            self.keep(file.clone())?;
         }
         Ok(())
+    }
+
+    /// Keeps a file that was saved under its identity.
+    pub(crate) fn keep(&mut self, file: ARef<File>) -> Result {
+        Ok(self.files.push(file, GFP_KERNEL)?)
+    }
+
+    /// Has the tree stand still until the image is written.
+    pub(crate) fn stand_still(&mut self, why: &'static CStr) {
+        self.still = Some(why);
     }
 
     /// The number of the mappings with this anon_vma at their root, 0 for none.
@@ -313,11 +333,12 @@ impl Saver<'_> {
             pages += match memory {
                 Memory::Mm { mm, .. } => mm.private_pages(),
                 Memory::Shmem { file, .. } => shmem::pages(file)?,
+                Memory::Hugetlb { .. } => return Ok(false),
             };
         }
         let room = self.memory.iter().all(|memory| match memory {
             Memory::Mm { mm, .. } => mm.has_room_for(pages),
-            Memory::Shmem { .. } => true,
+            Memory::Shmem { .. } | Memory::Hugetlb { .. } => true,
         });
         if !room {
             return Ok(false);
@@ -327,6 +348,7 @@ impl Saver<'_> {
             let copy = match memory {
                 Memory::Mm { mm, uncovered, .. } => mm.snapshot(uncovered).map(Copy::Mm),
                 Memory::Shmem { file, size, .. } => shmem::copy(file, *size).map(Copy::Shmem),
+                Memory::Hugetlb { .. } => return Err(EINVAL),
             };
             interrupted()?;
             match copy {
@@ -399,6 +421,7 @@ pub(crate) fn capture(
         objects: Objects::new(),
         memory: KVVec::new(),
         stream,
+        still: None,
         files: KVVec::new(),
         sockets: KVVec::new(),
         survey: Survey::new(requests),
@@ -425,13 +448,14 @@ pub(crate) fn capture(
 
     let wanted = flags & u64::from(bindings::CHECKPOINT_RELEASE) != 0
         && flags & u64::from(bindings::CHECKPOINT_NO_SNAPSHOT) == 0;
-    let early = wanted && saver.snapshot()?;
+    let early = wanted && saver.still.is_none() && saver.snapshot()?;
     if early {
         hold.release_early();
     } else if wanted {
+        let why = saver.still.unwrap_or(c"no room for a copy of its memory");
         saver.report.note(
             Place::Tree,
-            fmt!("stands still until the image is written: no room for a copy of its memory"),
+            fmt!("stands still until the image is written: {why}"),
         );
     }
     saver.drain(stream, hold, !early)

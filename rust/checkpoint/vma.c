@@ -365,6 +365,18 @@ int checkpoint_finish_vma(const struct checkpoint_vma *map)
 	return err;
 }
 
+/* The first mappings of @mm, which is locked for reading, from @addr on: at most @max; how many. */
+size_t checkpoint_vmas(struct mm_struct *mm, unsigned long addr, struct vm_area_struct **vmas,
+		       size_t max)
+{
+	VMA_ITERATOR(vmi, mm, addr);
+	size_t count = 0;
+
+	while (count < max && (vmas[count] = vma_next(&vmi)))
+		count++;
+	return count;
+}
+
 unsigned long checkpoint_anon_pgoff(struct vm_area_struct *vma)
 {
 	return vma_start_anon_pgoff(vma);

@@ -39,6 +39,7 @@ use super::{
         task_flags,
         vma_kind,
         Extent,
+        Hugetlb,
         Kind,
         Mm,
         Pages,
@@ -406,8 +407,12 @@ impl<'a, 's> Objects<'a, 's> {
                         if vma.object.get() != 0 {
                             let kind = find(earlier, vma.object.get())
                                 .and_then(|slot| kind_of(plan, slot));
-                            let shmem = vma.kind.get() == vma_kind::SHMEM;
-                            if shmem != (kind == Some(Kind::Shmem)) {
+                            let expected = match kind {
+                                Some(Kind::Shmem) => vma_kind::SHMEM,
+                                Some(Kind::Hugetlb) => vma_kind::HUGETLB,
+                                _ => vma_kind::FILE,
+                            };
+                            if vma.kind.get() != expected {
                                 return Err(bad("a mapping and its object do not match"));
                             }
                         }
@@ -637,7 +642,7 @@ pub struct Stream<C: Crc32c> {
 /// A run of pages that the stream holds next.
 #[derive(Clone, Copy, Debug)]
 pub struct Chunk<'a> {
-    /// Id of the Mm, Shmem or Unnamed that the pages belong to.
+    /// Id of the Mm, Shmem, Unnamed or Hugetlb that the pages belong to.
     pub id: u32,
     /// Number of pages, from 1 to [`CHUNK_PAGES`].
     pub pages: u32,
@@ -724,6 +729,7 @@ impl<C: Crc32c> Stream<C> {
                 let size = object.get::<Unnamed>()?.0.size.get();
                 size.next_multiple_of(u64::from(PAGE_SIZE))
             }
+            Kind::Hugetlb => object.get::<Hugetlb>()?.0.size.get(),
             _ => return Err(bad("it belongs to no memory")),
         };
         self.memory(id);

@@ -49,6 +49,27 @@ record!(Shmem, object: true, tail: Tail::None, check: |shmem, _| {
     Ok(())
 });
 
+layout! {
+    /// Huge pages of mmap(MAP_ANONYMOUS | MAP_HUGETLB). Those of private mappings come in chunks of
+    /// their Mm, those of shared ones in chunks with this id, at byte offsets.
+    pub struct Hugetlb {
+        /// Size in bytes, whole huge pages.
+        pub size: U64,
+        /// Size of a huge page, as a power of two.
+        pub page_shift: U32 => Check::Range(13, 62),
+        /// Zero.
+        pub reserved: U32 => Check::Zero,
+    }
+}
+
+record!(Hugetlb, object: true, tail: Tail::None, check: |huge, _| {
+    let mask = (1u64 << (huge.page_shift.get() & 63)) - 1;
+    if huge.size.get() & mask != 0 || huge.size.get() > 1 << 62 {
+        return Err("impossible size");
+    }
+    Ok(())
+});
+
 bits! {
     /// Bits of [`Mm::flags`].
     pub mod mm_flags {
@@ -267,8 +288,10 @@ pub mod vma_kind {
     pub const VDSO: u32 = 4;
     /// What the kernel maps beside the vdso: its data, and the like.
     pub const SPECIAL: u32 = 5;
+    /// Huge pages.
+    pub const HUGETLB: u32 = 6;
     /// Their names, the first for 1.
-    pub const NAMES: &[&str] = &["anon", "file", "shmem", "vdso", "special"];
+    pub const NAMES: &[&str] = &["anon", "file", "shmem", "vdso", "special", "hugetlb"];
 }
 
 layout! {
@@ -295,13 +318,17 @@ layout! {
         /// Bits of `vma_flags`.
         pub flags: U32 => Check::Bits(vma_flags::ALL),
         /// What is mapped: 1 private anonymous memory, 2 a file, 3 shared anonymous memory, 4 the
-        /// vdso's code, 5 what the kernel maps beside it.
-        pub kind: U32 => Check::Range(1, 5),
-        /// Id of the file (kind 2) or Shmem (kind 3), else 0.
+        /// vdso's code, 5 what the kernel maps beside it, 6 huge pages.
+        pub kind: U32 => Check::Range(1, 6),
+        /// Id of the file (kind 2), Shmem (kind 3) or Hugetlb (kind 6), else 0.
         pub object: U32
-            => Check::IdOrNone(
-                &[Kind::FileRegular, Kind::FileDevice, Kind::FileUnnamed, Kind::Shmem]
-            ),
+            => Check::IdOrNone(&[
+                Kind::FileRegular,
+                Kind::FileDevice,
+                Kind::FileUnnamed,
+                Kind::Shmem,
+                Kind::Hugetlb,
+            ]),
         /// Id of its name, 0 if it has none.
         pub name: U32 => Check::IdOrNone(&[Kind::AnonName]),
         /// Id of its memory policy, 0 if it has none.
@@ -340,7 +367,10 @@ record!(
             if vma.offset.get().checked_add(end - start).is_none() {
                 return Err("impossible offset of a mapping");
             }
-            let has_object = matches!(vma.kind.get(), vma_kind::FILE | vma_kind::SHMEM);
+            let has_object = matches!(
+                vma.kind.get(),
+                vma_kind::FILE | vma_kind::SHMEM | vma_kind::HUGETLB
+            );
             if has_object != (vma.object.get() != 0) {
                 return Err("a mapping and its object do not match");
             }

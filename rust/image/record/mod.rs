@@ -208,6 +208,8 @@ kinds! {
     MemPolicy = 89,
     /// Guard regions of an address space.
     Guards = 90,
+    /// Huge pages.
+    Hugetlb = 91,
     /// A run of memory pages; their data follows the record.
     Pages = 0x100,
     /// Pages that an address space has in common with others, copy-on-write.

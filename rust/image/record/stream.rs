@@ -32,9 +32,9 @@ use super::{
 };
 
 layout! {
-    /// A chunk of memory pages. Its frame's id is that of the Mm, Shmem or Unnamed which they belong
-    /// to. The tail is an array of Extent, ascending and apart; then, after the record, the data:
-    /// `pages` times 4096 bytes, which the length in the frame does not count.
+    /// A chunk of memory pages. Its frame's id is that of the Mm, Shmem, Unnamed or Hugetlb which they
+    /// belong to. The tail is an array of Extent, ascending and apart; then, after the record, the
+    /// data: `pages` times 4096 bytes, which the length in the frame does not count.
     pub struct Pages {
         /// Pages in all extents.
         pub pages: U32 => Check::Range(1, CHUNK_PAGES),
@@ -50,7 +50,7 @@ layout! {
 layout! {
     /// A run of pages.
     pub struct Extent {
-        /// First byte: an address of the Mm, or an offset in the Shmem or Unnamed.
+        /// First byte: an address of the Mm, or an offset in the Shmem, Unnamed or Hugetlb.
         pub addr: U64,
         /// Number of pages.
         pub pages: U32 => Check::Range(1, CHUNK_PAGES),

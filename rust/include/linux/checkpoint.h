@@ -413,6 +413,8 @@ struct checkpoint_vma {
 
 int checkpoint_map_anon(const struct checkpoint_vma *maps, unsigned int count);
 int checkpoint_finish_vma(const struct checkpoint_vma *map);
+size_t checkpoint_vmas(struct mm_struct *mm, unsigned long addr, struct vm_area_struct **vmas,
+		       size_t max);
 unsigned long checkpoint_anon_pgoff(struct vm_area_struct *vma);
 const void *checkpoint_anon_root(struct vm_area_struct *vma);
 const char *checkpoint_anon_name(struct vm_area_struct *vma);
@@ -435,6 +437,11 @@ bool checkpoint_has_room(struct mm_struct *mm, unsigned long pages);
 int checkpoint_clear_vma_flags(struct mm_struct *mm, unsigned long addr, vm_flags_t flags);
 void checkpoint_restore_vma_flags(struct mm_struct *mm, unsigned long addr, vm_flags_t flags);
 struct file *checkpoint_shmem_file(const char *name, loff_t size);
+unsigned int checkpoint_hugetlb_shift(struct file *file);
+u64 checkpoint_hugetlb_free(unsigned int shift);
+struct file *checkpoint_hugetlb_file(const char *name, size_t size, unsigned int shift);
+struct page *checkpoint_hugetlb_page(struct file *file, pgoff_t index, bool fill);
+size_t checkpoint_hugetlb_left(struct file *file, pgoff_t index);
 bool checkpoint_is_internal_shmem(struct file *file);
 void checkpoint_dirty_page(struct page *page);
 const char *checkpoint_vma_name(struct vm_area_struct *vma);

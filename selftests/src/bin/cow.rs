@@ -38,7 +38,6 @@ const SUITE: Suite = Suite {
         Case::new("moved", moved),
         Case::new("file", file),
         Case::new("huge", huge),
-        Case::new("swapped", swapped),
     ],
     customs: &[Custom {
         name: "size",
@@ -384,27 +383,6 @@ fn huge(v: &Victim) -> Result<()> {
     gate.open(1)?;
     join(v, child)?;
     verify("after the child wrote", area.bytes(), 13)
-}
-
-/// Pages that reclaim may have put into swap while they were shared.
-fn swapped(v: &Victim) -> Result<()> {
-    let area = Area::anon(4 * MIB, RW, MAP_PRIVATE)?;
-    fill(area.bytes(), 14);
-    let gate = Gate::new()?;
-    let child = checking(v, &gate, || {
-        verify("in the child", area.bytes(), 14)?;
-        fill(area.bytes(), 15);
-        verify("what the child wrote", area.bytes(), 15)
-    })?;
-    // SAFETY: the area is ours.
-    cvt(unsafe { libc::madvise(area.addr.cast(), area.len, libc::MADV_PAGEOUT) })?;
-    v.stand()?;
-    verify("in the parent", area.bytes(), 14)?;
-    // SAFETY: as above.
-    cvt(unsafe { libc::madvise(area.addr.cast(), area.len, libc::MADV_PAGEOUT) })?;
-    gate.open(1)?;
-    join(v, child)?;
-    verify("after the child wrote", area.bytes(), 14)
 }
 
 /// KiB that the processes have together, each page counted once.

@@ -51,6 +51,7 @@ const SUITE: Suite = Suite {
         Case::new("names", names),
         Case::new("mapping-after", mapping_after),
         Case::new("copy-on-write", copy_on_write),
+        Case::new("once-pinned", once_pinned),
         Case::new("locked", locked),
         Case::new("locked-on-fault", locked_on_fault),
         Case::new("locked-in-future", locked_in_future),
@@ -614,6 +615,27 @@ fn copy_on_write(v: &Victim) -> Result<()> {
     })?;
     same("status of the child", 0, status)?;
     verify("after the child wrote", area.bytes(), 10)
+}
+
+/// The kernel notes for ever that it has pinned a page once.
+fn once_pinned(v: &Victim) -> Result<()> {
+    let area = Area::anon(4 * PAGE, RW, MAP_PRIVATE)?;
+    fill(area.bytes(), 28);
+    let mut copy = vec![0u8; area.len];
+    let to = libc::iovec {
+        iov_base: copy.as_mut_ptr().cast(),
+        iov_len: copy.len(),
+    };
+    let from = libc::iovec {
+        iov_base: area.addr.cast(),
+        iov_len: area.len,
+    };
+    // SAFETY: both ranges are ours.
+    let got = cvt(unsafe { libc::process_vm_readv(sys::getpid(), &to, 1, &from, 1, 0) })?;
+    same("bytes", area.len as isize, got)?;
+    v.stand()?;
+    verify("memory", area.bytes(), 28)?;
+    verify("copy", &copy, 28)
 }
 
 /// KiB of locked memory in use.

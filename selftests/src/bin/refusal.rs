@@ -48,7 +48,6 @@ const SUITE: Suite = Suite {
         Refusal::new("io-uring", io_uring, &["io_uring"]),
         Refusal::new("namespace-file", namespace_file, &["namespace"]),
         Refusal::new("sysv-shm", sysv_shm, &["sysv"]),
-        Refusal::new("hugetlb", hugetlb, &["huge"]),
         Refusal::new("aio-context", aio_context, &["aio"]),
         Refusal::new("uts-namespace", uts_namespace, &["namespace"]),
         Refusal::new(
@@ -221,27 +220,6 @@ fn sysv_shm(v: &Victim) -> Result<()> {
     v.stand()?;
     // SAFETY: it is attached there.
     same("byte", 9, unsafe { addr.read_volatile() })
-}
-
-fn hugetlb(v: &Victim) -> Result<()> {
-    let pages = Path::new("/proc/sys/vm/nr_hugepages");
-    if !pages.exists() {
-        return skip("no huge pages in this kernel");
-    }
-    let had = fs::read_to_string(pages)?;
-    let _ = fs::write(pages, "2");
-    let area = Area::anon(
-        2 << 20,
-        PROT_READ | PROT_WRITE,
-        MAP_PRIVATE | libc::MAP_HUGETLB,
-    );
-    let _ = fs::write(pages, had.trim());
-    let Ok(area) = area else {
-        return skip("no huge page to be had");
-    };
-    area.bytes()[0] = 7;
-    v.stand()?;
-    same("byte", 7, area.bytes()[0])
 }
 
 fn aio_context(v: &Victim) -> Result<()> {

@@ -291,6 +291,13 @@ impl Show<'_, '_> {
                 let pages = self.contents.get(&id).map_or(0, |contents| contents.pages);
                 format!("[shared memory {id}, {} saved]", Size(pages * 4096))
             }
+            vma_kind::HUGETLB => match self.objects.get_as::<Hugetlb>(vma.object.get()) {
+                Some((huge, _)) => {
+                    let size = 1u64.checked_shl(huge.page_shift.get()).unwrap_or(0);
+                    format!("[pages of {}]", Size(size))
+                }
+                None => String::new(),
+            },
             vma_kind::VDSO => "[vdso]".into(),
             vma_kind::SPECIAL => "[special]".into(),
             _ if flags & vma_flags::GROWSDOWN != 0 => "[stack]".into(),

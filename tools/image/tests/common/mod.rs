@@ -639,6 +639,14 @@ pub fn tree() -> Vec<u8> {
     let rw = vma_flags::READ | vma_flags::WRITE | vma_flags::MAYREAD | vma_flags::MAYWRITE;
     let rx = vma_flags::READ | vma_flags::EXEC | vma_flags::MAYREAD | vma_flags::MAYEXEC;
     let shared = rw | vma_flags::SHARED | vma_flags::MAYSHARE;
+    let huge = b.object(
+        &Hugetlb {
+            size: (4 << 20).into(),
+            page_shift: 21.into(),
+            reserved: 0.into(),
+        },
+        &[],
+    );
     let name = b.object(&AnonName { reserved: 0.into() }, &[b"scratch buffer"]);
     let policy = MemPolicy {
         mode: mem_policy::INTERLEAVE.into(),
@@ -650,6 +658,7 @@ pub fn tree() -> Vec<u8> {
     let mut vmas = [
         vma(0x40_0000, 4, vma_kind::FILE, exe, rx),
         vma(0x50_0000, 32, vma_kind::ANON, 0, rw),
+        vma(0x7e00_0000_0000, 1024, vma_kind::HUGETLB, huge, rw),
         vma(0x7f00_0000_0000, 2, vma_kind::SHMEM, shmem, shared),
         vma(0x7f00_0000_2000, 1, vma_kind::FILE, memfd, shared),
         vma(
