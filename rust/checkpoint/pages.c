@@ -613,7 +613,7 @@ static int relate(struct vm_area_struct *vma, struct vm_area_struct *root)
 		return -EFAULT;
 	if (vma == root)
 		return 0;
-	/* A guard region has brought one. */
+	/* A guard region has brought one, or that it was moved. */
 	if (vma->anon_vma)
 		unlink_anon_vmas(vma);
 	return anon_vma_join(vma, root);

@@ -144,9 +144,18 @@ static int map_anon(struct mm_struct *mm, const struct checkpoint_vma *map)
 		vm_area_free(vma);
 		return err;
 	}
-	/* It may have been moved by mremap(2) since its first page was made. */
-	vma_set_pgoff(vma, map->pgoff);
-	vma_set_anon_pgoff(vma, map->pgoff);
+	if (map->pgoff != map->start >> PAGE_SHIFT) {
+		/*
+		 * It was moved, by mremap(2) or as the stack by execve(2), when it had pages. The
+		 * kernel expects that of each mapping whose offset is not its address, and so that
+		 * it has an anon_vma, which sorts by the offset: vma_set_pgoff() would come too late.
+		 */
+		vma->vm_pgoff = map->pgoff;
+		vma_set_anon_pgoff(vma, map->pgoff);
+		err = anon_vma_prepare(vma);
+		if (err)
+			return err;
+	}
 	vm_stat_account(mm, flags, pages);
 	perf_event_mmap(vma);
 	return follow_flags(vma, flags);

@@ -263,7 +263,9 @@ fn test(options: &Options) -> Result<()> {
     };
     ktap.result("tools-are-there", &outcome)?;
     for name in &programs {
+        let start = Instant::now();
         let outcome = program(&mut ktap, name, options).unwrap_or_else(failure);
+        ktap.line(&format!("# {name}: {} s", start.elapsed().as_secs()))?;
         for task in left_behind()? {
             ktap.line(&format!("# {name} left task {} ({})", task.pid, task.comm))?;
             left.insert(format!(

@@ -317,8 +317,6 @@ mod tests {
             ("CHECKPOINT_HELD", HELD),
             ("CHECKPOINT_CHECK", CHECK),
             ("CHECKPOINT_NO_SNAPSHOT", NO_SNAPSHOT),
-            ("CHECKPOINT_EXTERNAL_SUPPLY", EXTERNAL_SUPPLY.into()),
-            ("CHECKPOINT_EXTERNAL_DROP", EXTERNAL_DROP.into()),
             ("CHECKPOINT_GROUP", GROUP),
             ("CHECKPOINT_SESSION", SESSION),
             ("CHECKPOINT_PID_NS", PID_NS),
@@ -334,6 +332,12 @@ mod tests {
                 format!("(1ULL << {})", value.trailing_zeros()),
                 "{name}"
             );
+        }
+        for (name, value) in [
+            ("CHECKPOINT_EXTERNAL_SUPPLY", EXTERNAL_SUPPLY),
+            ("CHECKPOINT_EXTERNAL_DROP", EXTERNAL_DROP),
+        ] {
+            assert_eq!(defined(name), value.to_string(), "{name}");
         }
         for (name, op) in [
             ("CHECKPOINT_IOC_RENEW", HoldOp::Renew),
