@@ -5,21 +5,6 @@
  */
 #include <linux/checkpoint.h>
 
-/* What CLOCK_MONOTONIC and CLOCK_BOOTTIME of @task are ahead of the kernel's. */
-void checkpoint_clock_offsets(struct task_struct *task, s64 *monotonic_ns, s64 *boottime_ns)
-{
-	*monotonic_ns = 0;
-	*boottime_ns = 0;
-
-	guard(task_lock)(task);
-	if (task->nsproxy) {
-		const struct timens_offsets *offsets = &task->nsproxy->time_ns->offsets;
-
-		*monotonic_ns = timespec64_to_ns(&offsets->monotonic);
-		*boottime_ns = timespec64_to_ns(&offsets->boottime);
-	}
-}
-
 /* The most pages that the process of @task had in memory, now or before its last exec. */
 unsigned long checkpoint_maxrss(struct task_struct *task)
 {

@@ -643,7 +643,7 @@ impl Tree {
                 );
                 return Err(EINVAL);
             };
-            let leader = self.task(self.leader(leader)?)?.as_ptr();
+            let leader = self.leader(leader)?.as_ptr();
             let file = plan.file(id)?;
             // SAFETY: The member holds a reference to its task.
             unsafe { files::tty::set_session(&file, pty, leader, report) }?;

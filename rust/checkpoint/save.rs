@@ -321,7 +321,7 @@ impl Saver<'_> {
     /// `EINTR`.
     fn snapshot(&mut self) -> Result<bool> {
         let on_disk = |memory: &Memory| match memory {
-            Memory::Mm { .. } => false,
+            Memory::Mm { .. } | Memory::Hugetlb { .. } => false,
             Memory::Shmem { file, .. } => !files::is_internal_shmem(file),
         };
         // Files without a name may be larger than memory.

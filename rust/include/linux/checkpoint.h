@@ -65,7 +65,6 @@ long rust_checkpoint(const struct checkpoint_args *args);
 long rust_restart(const struct restart_args *args);
 
 /* kernel/checkpoint/accounting.c */
-void checkpoint_clock_offsets(struct task_struct *task, s64 *monotonic_ns, s64 *boottime_ns);
 unsigned long checkpoint_maxrss(struct task_struct *task);
 void checkpoint_sync_cputimer(struct task_struct *task);
 u64 checkpoint_cpu_itimer(struct task_struct *task, unsigned int clock);
