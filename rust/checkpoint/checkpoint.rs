@@ -138,10 +138,7 @@ impl<'a> Call<'a> {
                 .map(|(_, kind)| *kind)
                 .ok_or(EINVAL)?,
         };
-        if args.reserved != 0
-            || args.reserved2 != 0
-            || (modes & HELD != 0 && modes != args.flags)
-        {
+        if args.reserved != 0 || args.reserved2 != 0 || (modes & HELD != 0 && modes != args.flags) {
             return Err(EINVAL);
         }
         if modes & HOLD != 0 && args.nr_external != 0 {

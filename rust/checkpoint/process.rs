@@ -156,12 +156,10 @@ pub(crate) fn save(saver: &mut Saver<'_>, threads: &[Held]) -> Result<Option<u32
     let leader = threads.first().ok_or(ESRCH)?;
     let head = threads.iter().find(|held| held.state() != Still::Zombie);
     let (mm, sighand) = match head {
-        Some(head) => {
-            match save_memory(saver, head)? {
-                Some(saved) => saved,
-                None => return Ok(None),
-            }
-        }
+        Some(head) => match save_memory(saver, head)? {
+            Some(saved) => saved,
+            None => return Ok(None),
+        },
         None => (0, 0),
     };
     let task = leader.as_raw();
@@ -216,9 +214,8 @@ pub(crate) fn save(saver: &mut Saver<'_>, threads: &[Held]) -> Result<Option<u32
     if signal_flags & bindings::SIGNAL_STOP_CONTINUED != 0 {
         flags |= process_flags::CONTINUED;
     }
-    let cpu_timer = |clock| {
-        head.map_or_else(Itimer::new_zeroed, |head| timers::cpu_itimer(head, clock))
-    };
+    let cpu_timer =
+        |clock| head.map_or_else(Itimer::new_zeroed, |head| timers::cpu_itimer(head, clock));
     let record = Process {
         tgid: leader.tgid().into(),
         pgid: pgid.into(),

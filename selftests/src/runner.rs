@@ -349,7 +349,8 @@ impl<'a> Bench<'a> {
 
     fn begin_with(&self, name: &str, mut command: Command) -> Result<Result<Life<'_>, Outcome>> {
         let case = self.suite.find(name)?;
-        let child = pids::spawn_high(&mut command, &self.scratch.join("next-pid"))?;
+        let counter = self.scratch.join(format!("next-pid.{}", self.suite.name));
+        let child = pids::spawn_high(&mut command, &counter)?;
         let mut life = Life::restarted(self, case, child.id() as i32);
         life.process = Some(Process::adopt(life.pid));
         let (ready, result) = (self.path(READY), self.path(RESULT));

@@ -18,8 +18,11 @@ use selftests::{
     Task,
     Tool, //
 };
-use std::collections::BTreeSet;
-use std::ffi::CString;
+use std::env;
+use std::ffi::{
+    CString,
+    OsString, //
+};
 use std::fs::{
     self,
     File,
@@ -55,6 +58,7 @@ use std::sync::mpsc::{
     self,
     RecvTimeoutError, //
 };
+use std::sync::Mutex;
 use std::thread;
 use std::time::{
     Duration,
@@ -66,7 +70,30 @@ const PROGRAMS: &str = "/selftests";
 const SCRATCH: &str = "/scratch";
 const DEBIAN: &str = "/debian";
 
+/// What programs do not run beside others, nor in a pid namespace of their own: they look at the whole
+/// machine, or change it.
+const ALONE: &[&str] = &[
+    "damage", "hold", "hugetlb", "madvise", "oom", "refusal", "scale", "scope", "swap",
+];
+
+/// The arguments with which a program gets a pid namespace of its own, and its first process.
+const APART: &str = "--apart";
+const FIRST: &str = "--first";
+
 fn main() {
+    let args: Vec<_> = env::args_os().collect();
+    let result = match args.get(1).and_then(|arg| arg.to_str()) {
+        Some(APART) => apart(&args[2..]),
+        Some(FIRST) => first(&args[2..]),
+        _ => return init(),
+    };
+    std::process::exit(result.unwrap_or_else(|e| {
+        println!("# {e:#}");
+        1
+    }));
+}
+
+fn init() {
     if let Err(e) = run() {
         eprintln!("selftest-init: {e:#}");
         // The results end without their plan fulfilled, which fails the run.
@@ -242,6 +269,9 @@ fn results() -> Result<File> {
 }
 
 /// Runs every program, then looks at what they left behind.
+///
+/// As many run at a time as there are processors, each in a pid namespace of its own: the numbers of
+/// its victims are free when they come back.
 fn test(options: &Options) -> Result<()> {
     let mut programs: Vec<_> = fs::read_dir(PROGRAMS)
         .context(PROGRAMS)?
@@ -251,7 +281,7 @@ fn test(options: &Options) -> Result<()> {
     let leaks = Path::new("/sys/kernel/debug/kmemleak");
     let count = programs.len() + 2 + usize::from(leaks.exists());
     let mut ktap = Reporter::new(results()?, count)?;
-    let mut left = BTreeSet::new();
+    let mut left = Vec::new();
     // Without them every other test is skipped, which must not look like success.
     let missing: Vec<_> = ["ckpt", "rstr"]
         .into_iter()
@@ -262,22 +292,47 @@ fn test(options: &Options) -> Result<()> {
         false => Outcome::Fail(format!("missing: {}", missing.join(", "))),
     };
     ktap.result("tools-are-there", &outcome)?;
-    for name in &programs {
-        let start = Instant::now();
-        let outcome = program(&mut ktap, name, options).unwrap_or_else(failure);
-        ktap.line(&format!("# {name}: {} s", start.elapsed().as_secs()))?;
-        for task in left_behind()? {
-            ktap.line(&format!("# {name} left task {} ({})", task.pid, task.comm))?;
-            left.insert(format!(
-                "{name}: task {} ({}) in state {}",
-                task.pid, task.comm, task.state
-            ));
+
+    let mut report = |program: Program| -> Result<()> {
+        for line in &program.lines {
+            ktap.line(line)?;
         }
-        ktap.result(name, &outcome)?;
+        ktap.line(&format!("# {}: {} s", program.name, program.time.as_secs()))?;
+        left.extend(program.left);
+        Ok(ktap.result(&program.name, &program.outcome)?)
+    };
+    let (alone, others): (Vec<_>, Vec<_>) = programs
+        .into_iter()
+        .partition(|name| ALONE.contains(&name.as_str()));
+    let queue = Mutex::new(others.into_iter());
+    let (sender, ended) = mpsc::channel();
+    thread::scope(|scope| -> Result<()> {
+        for _ in 0..thread::available_parallelism()?.get() {
+            let (sender, queue) = (sender.clone(), &queue);
+            scope.spawn(move || loop {
+                let next = queue.lock().unwrap_or_else(|e| e.into_inner()).next();
+                let Some(name) = next else { break };
+                if sender.send(Program::run(name, true, options)).is_err() {
+                    break;
+                }
+            });
+        }
+        drop(sender);
+        ended.iter().try_for_each(&mut report)
+    })?;
+    for name in alone {
+        let mut program = Program::run(name, false, options);
+        for task in left_behind()? {
+            program
+                .left
+                .push(format!("{}: {}", program.name, name_of(&task)));
+        }
+        report(program)?;
     }
+
     let outcome = match left.is_empty() {
         true => Outcome::Pass,
-        false => Outcome::Fail(left.into_iter().collect::<Vec<_>>().join("\n")),
+        false => Outcome::Fail(left.join("\n")),
     };
     ktap.result("no-task-left-behind", &outcome)?;
     if leaks.exists() {
@@ -303,56 +358,129 @@ fn on_disk(name: &str, boot: u32) -> Result<PathBuf> {
     Ok(to)
 }
 
-/// Runs one program, passes its results on one level deeper, and sums them up.
-fn program<W: Write>(ktap: &mut Reporter<W>, name: &str, options: &Options) -> Result<Outcome> {
-    // One test takes seconds; a program that has not said anything for so long hangs.
-    let silence = Duration::from_secs(if options.long { 1800 } else { 420 });
-    let mut command = Command::new(on_disk(name, options.boot)?);
-    command.args(["--boot", &options.boot.to_string()]);
-    if let Some(filter) = &options.filter {
-        command.args(["--filter", filter]);
+/// One program that has run.
+struct Program {
+    name: String,
+    outcome: Outcome,
+    /// Its results, one level deeper.
+    lines: Vec<String>,
+    /// Tasks that it left behind.
+    left: Vec<String>,
+    time: Duration,
+}
+
+impl Program {
+    fn run(name: String, is_apart: bool, options: &Options) -> Self {
+        let mut program = Self {
+            name,
+            outcome: Outcome::Pass,
+            lines: Vec::new(),
+            left: Vec::new(),
+            time: Duration::ZERO,
+        };
+        let start = Instant::now();
+        program.outcome = program.results(is_apart, options).unwrap_or_else(failure);
+        program.time = start.elapsed();
+        program
     }
-    if options.long {
-        command.arg("--long");
-    }
-    let mut child = command
-        .current_dir(SCRATCH)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("start {name}"))?;
-    let lines = reader(&mut child)?;
-    let (mut planned, mut passed, mut failed, mut last) = (None, 0, 0, Instant::now());
-    let status = loop {
-        match lines.recv_timeout(Duration::from_millis(500)) {
-            Ok(line) => {
-                last = Instant::now();
-                match line.split(' ').next() {
-                    Some("ok") => passed += 1,
-                    Some("not") => failed += 1,
-                    Some(plan) if plan.starts_with("1..") => planned = plan[3..].parse().ok(),
-                    _ => {}
-                }
-                ktap.line(&format!("    {line}"))?;
-            }
-            Err(RecvTimeoutError::Timeout) if last.elapsed() > silence => {
-                // SAFETY: signals every process but this one.
-                unsafe { libc::kill(-1, libc::SIGKILL) };
-                reap(&mut child)?;
-                bail!("silent for {silence:?}, killed");
-            }
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => break reap(&mut child)?,
+
+    /// Runs it and sums up its results.
+    fn results(&mut self, is_apart: bool, options: &Options) -> Result<Outcome> {
+        // One test takes seconds; a program that has not said anything for so long hangs.
+        let silence = Duration::from_secs(if options.long { 1800 } else { 420 });
+        let path = on_disk(&self.name, options.boot)?;
+        let mut command = match is_apart {
+            true => Command::new("/proc/self/exe"),
+            false => Command::new(&path),
+        };
+        if is_apart {
+            command.arg(APART).arg(&path);
         }
-    };
-    match planned {
-        Some(0) => Ok(Outcome::Skip("nothing selected".into())),
-        Some(n) if n == passed && failed == 0 && status.success() => Ok(Outcome::Pass),
-        Some(n) => Ok(Outcome::Fail(format!(
-            "{passed} of {n} passed, {failed} failed, {status}"
-        ))),
-        None => Ok(Outcome::Fail(format!("no plan, {status}"))),
+        command.args(["--boot", &options.boot.to_string()]);
+        if let Some(filter) = &options.filter {
+            command.args(["--filter", filter]);
+        }
+        if options.long {
+            command.arg("--long");
+        }
+        let mut child = command
+            .current_dir(SCRATCH)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("start {}", self.name))?;
+        let lines = reader(&mut child)?;
+        let (mut planned, mut passed, mut failed) = (None, 0, 0);
+        let status = loop {
+            match lines.recv_timeout(silence) {
+                Ok(line) => {
+                    if let Some(task) = line.strip_prefix(LEFT) {
+                        self.left.push(format!("{}: {task}", self.name));
+                        continue;
+                    }
+                    match line.split(' ').next() {
+                        Some("ok") => passed += 1,
+                        Some("not") => failed += 1,
+                        Some(plan) if plan.starts_with("1..") => planned = plan[3..].parse().ok(),
+                        _ => {}
+                    }
+                    self.lines.push(format!("    {line}"));
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    child.kill()?;
+                    child.wait()?;
+                    bail!("silent for {silence:?}, killed");
+                }
+                Err(RecvTimeoutError::Disconnected) => break child.wait()?,
+            }
+        };
+        match planned {
+            Some(0) => Ok(Outcome::Skip("nothing selected".into())),
+            Some(n) if n == passed && failed == 0 && status.success() => Ok(Outcome::Pass),
+            Some(n) => Ok(Outcome::Fail(format!(
+                "{passed} of {n} passed, {failed} failed, {status}"
+            ))),
+            None => Ok(Outcome::Fail(format!("no plan, {status}"))),
+        }
     }
+}
+
+/// Begins a line about a task that a program apart has left behind.
+const LEFT: &str = "# left task ";
+
+fn name_of(task: &Task) -> String {
+    format!("{} ({}) in state {}", task.pid, task.comm, task.state)
+}
+
+/// Runs a command in a pid namespace of its own, and returns its status.
+fn apart(command: &[OsString]) -> Result<i32> {
+    // SAFETY: no memory is involved.
+    sys::cvt(unsafe { libc::unshare(libc::CLONE_NEWPID | libc::CLONE_NEWNS) })
+        .context("unshare")?;
+    let status = Command::new("/proc/self/exe")
+        .arg(FIRST)
+        .args(command)
+        .status()?;
+    Ok(status.code().unwrap_or(1))
+}
+
+/// The first process of a pid namespace: runs a command, buries its orphans, says what is left, and
+/// returns its status. All that is left dies with this process.
+fn first(command: &[OsString]) -> Result<i32> {
+    let (program, args) = command.split_first().context("no command")?;
+    // SAFETY: no memory is involved. Programs need a session to be in, and die with who waits for them.
+    unsafe {
+        sys::cvt(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))?;
+        sys::cvt(libc::setsid()).context("setsid")?;
+    }
+    mount("none", "/", "none", libc::MS_PRIVATE | libc::MS_REC)?;
+    mount("proc", "/proc", "proc", 0)?;
+    let mut child = Command::new(program).args(args).spawn()?;
+    let status = reap(&mut child)?;
+    for task in left_behind()? {
+        println!("{LEFT}{}", name_of(&task));
+    }
+    Ok(status.code().unwrap_or(1))
 }
 
 /// The lines of a child, from a thread of their own.
