@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! What a program has set of its tasks and its address space by prctl(2), sched_setattr(2) and
-//! membarrier(2): bits of the records of tasks, and records of their own for what few programs have.
+//! membarrier(2): bits of the records of tasks, and records of their own for what few programs
+//! have.
+//!
+//! Restored while a task is furnished: options that mappings have to find before these, the other
+//! ones after; policy and nice when nothing but the credentials is left.
+//!
+//! Locks: `mmap_lock` (write), for the options of an address space.
 
 use kernel::{
     bindings,

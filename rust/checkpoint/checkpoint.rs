@@ -1,6 +1,43 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! checkpoint(2) and restart(2).
+//! checkpoint(2) and restart(2): the calls, their arguments, and what they return.
+//!
+//! A checkpoint finds the tasks (`tree.rs`), asks whether the caller may (`access.rs`), makes them
+//! stand still (`hold.rs`), and walks them into a plan (`save.rs`); the contents of memory follow
+//! (`pages.rs`). A restart reads the plan and checks it as a whole (`plan.rs`), and builds the tree
+//! by the steps at the head of `restart.rs`. Every other module is one resource, with both
+//! directions side by side.
+//!
+//! # Locks
+//!
+//! The order of the locks of a hold is at the head of `hold.rs`. Those below belong to what is
+//! saved or restored. Under none of them is the stream, a descriptor or the memory of the caller
+//! used, or a task waited for. Functions of C take them and give them back, but for these, which
+//! are held while something is copied: `mmap_lock` (read) in `mm.rs`, `siglock` in `signals.rs` and
+//! `sighand.rs`, `task_lock()` in `machine.rs`, the mutex of a pipe in `files/pipe.rs`, the
+//! `iolock` in `files/unix.rs`.
+//!
+//! `mmap_lock` (read) of a tree that is saved comes first: files that it maps are saved under it.
+//! Of the others, those in different lines are never held together; within a line the left one is
+//! taken first:
+//!
+//! - Memory: `mmap_lock` of one address space, that of another which gets pages of it, then
+//!   `anon_vma` lock or page table locks. Huge pages have the same; those that are shared, what
+//!   fallocate(2) takes.
+//! - Tasks: `tasklist_lock`, then `ctrl.lock` of a terminal. `task_lock()`, then `file_lock` of a
+//!   descriptor table or `seq` of a working directory. The lock of a POSIX timer, then `siglock`.
+//! - Files: the mutex of a pipe. `mtx`, then `lock` of an epoll instance. `wqh.lock` of an eventfd
+//!   or timerfd. `flc_lock` of an inode, for its locks and leases. The lock of an `f_owner`.
+//! - Inotify: `mark_mutex` of the group; `notification_lock`; `idr_lock`; the lock of a dnotify
+//!   mark.
+//! - Unix sockets: `iolock`, then that of the queue. State lock, then that of the queue. Inode
+//!   lock, `bindlock`, the table of names. `sk_peer_lock`. `sk_callback_lock`.
+//! - Terminals: `termios_rwsem`, then `output_lock` of the line discipline. `winsize_mutex`.
+//!   `flow.lock`. `ctrl.lock`. The lock of the flip buffer. Not `tty_lock()`: see `tty.c`.
+//! - Inodes: their lock, where owner, permissions, times or size are set.
+//!
+//! The mutex in [`plan::Blueprint`] guards its open files. Nothing is opened, used or closed under
+//! it.
 
 #![crate_name = "checkpoint"]
 

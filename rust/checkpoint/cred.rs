@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Credentials. A restart sets what its caller could set by setresuid(2), setgroups(2), capset(2) and
-//! prctl(2), and refuses everything else: a task never has more than the caller may have.
+//! Credentials. A restart sets what its caller could set by setresuid(2), setgroups(2), capset(2)
+//! and prctl(2), and refuses everything else: a task never has more than the caller may have.
+//!
+//! Checked with the plan, and set as the last step of furnishing. Tasks that have ended get theirs
+//! when they are created.
+//!
+//! No locks: credentials that are in use do not change.
 
 use core::ptr;
 
@@ -173,8 +178,8 @@ impl<const N: usize> Ids<N> {
     }
 }
 
-/// Whether `own` are the groups of an image. Those that the user namespace does not have, neither the
-/// caller's nor the image's, are all the same in it, and the caller's stay.
+/// Whether `own` are the groups of an image. Those that the user namespace does not have, neither
+/// the caller's nor the image's, are all the same in it, and the caller's stay.
 fn same_groups(image: &[Group], own: &[Group]) -> bool {
     const NONE: u32 = u32::MAX;
     let unknown = |gid: u32| {
@@ -296,8 +301,8 @@ pub(crate) fn check(record: &Cred, groups: &[Group], report: &mut Report) -> Res
     Ok(())
 }
 
-/// Gives the current task, which has those of the restarter, the credentials of the image. Nothing of
-/// the task may need what it gives up after that.
+/// Gives the current task, which has those of the restarter, the credentials of the image. Nothing
+/// of the task may need what it gives up after that.
 ///
 /// # Errors
 ///

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Working directory and umask. The root directory is the restarter's, by check.
+//!
+//! The directory is found before any task exists; a task that is furnished enters it.
+//!
+//! Locks: `task_lock()`, then `seq` of the table, while paths are copied.
 
 use core::mem::MaybeUninit;
 
@@ -148,7 +152,8 @@ pub(crate) fn open(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<
 
 /// Gives the current task working directory and umask.
 pub(crate) fn restore(record: &Fs, dir: &File) {
-    // SAFETY: The current task has an `fs` of its own, and a file keeps its path as long as it lives.
+    // SAFETY: The current task has an `fs` of its own, and a file keeps its path as long as it
+    // lives.
     unsafe {
         bindings::set_fs_pwd(
             (*bindings::get_current()).fs,

@@ -581,8 +581,8 @@ pub(crate) struct Control {
 }
 
 impl Hold {
-    /// Stops the processes of `scope`, their threads and all their descendants; but not the `caller`,
-    /// should it be one of them and that be permitted.
+    /// Stops the processes of `scope`, their threads and all their descendants; but not the
+    /// `caller`, should it be one of them and that be permitted.
     ///
     /// Takes `timeout_ms` at most. The hold ends when it is released or dropped, when the
     /// caller's process dies, and when it was not renewed for `lease_ms`.
@@ -601,8 +601,8 @@ impl Hold {
         Self::stop_when(scope, caller, timeout_ms, lease_ms, || (), report)
     }
 
-    /// As [`Hold::stop`], and calls `armed` as soon as every task found has its trap set: tasks that
-    /// wait for the caller may be let go then, and stop before they are in user mode.
+    /// As [`Hold::stop`], and calls `armed` as soon as every task found has its trap set: tasks
+    /// that wait for the caller may be let go then, and stop before they are in user mode.
     pub(crate) fn stop_when(
         scope: Scope,
         caller: bool,

@@ -2,8 +2,13 @@
 
 //! Huge pages that mmap(MAP_ANONYMOUS | MAP_HUGETLB) made, private and shared.
 //!
-//! A snapshot does not keep them: a write of the original takes them from the copy when there are no
-//! more of them. So the tree stands still until they are written.
+//! A snapshot does not keep them: a write of the original takes them from the copy when there are
+//! no more of them. So the tree stands still until they are written.
+//!
+//! Both kinds are mapped from a file of the kernel's own, which is made before any task exists.
+//! That there are enough of them is checked with the plan.
+//!
+//! No locks but those of page tables: see `pages.rs`.
 
 use kernel::{
     bindings,

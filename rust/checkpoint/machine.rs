@@ -2,6 +2,11 @@
 
 //! The machine a tree ran on, as far as the tree depends on it: CPU features, vdso, clocks, and the
 //! namespaces that it shares with the caller.
+//!
+//! Checked with the plan. The time namespace, if one is needed, is that of the children of the
+//! caller while the tree is built.
+//!
+//! Locks: `task_lock()`, while namespaces are compared.
 
 use core::ptr::{
     self,
@@ -168,8 +173,8 @@ fn check_namespaces(saver: &mut Saver<'_>, root: &Held, held: &Held) {
     }
 }
 
-/// Namespaces of a task by identity. The user namespace belongs to the credentials; a time namespace
-/// is made anew where it is needed.
+/// Namespaces of a task by identity. The user namespace belongs to the credentials; a time
+/// namespace is made anew where it is needed.
 struct Namespaces {
     /// Those that are the caller's, by name.
     shared: [(&'static str, usize); 6],

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! NUMA policies, of mappings and of tasks.
+//!
+//! Checked against the nodes of the machine with the plan; set while a task is furnished.
+//!
+//! Locks: `mmap_lock` (read), by the caller, while that of a mapping is read.
 
 use core::ptr;
 
@@ -157,8 +161,8 @@ impl Wanted {
     }
 }
 
-/// Checks that the nodes of a policy are there: all of them, or, where missing ones are allowed for,
-/// one.
+/// Checks that the nodes of a policy are there: all of them, or, where missing ones are allowed
+/// for, one.
 pub(crate) fn check(record: &MemPolicy, mask: &[u8], report: &mut Report) {
     let flags = record.flags.get();
     if flags & mem_policy_flags::RELATIVE_NODES != 0 {

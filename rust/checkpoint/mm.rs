@@ -2,7 +2,13 @@
 
 //! Address spaces: what is mapped where, and the layout that exec made.
 //!
+//! A process empties its address space as soon as it is created, before it has children. The first
+//! process that has it in the image furnishes it with mappings.
+//!
 //! Not here: the contents, in `pages.rs`.
+//!
+//! Locks: `mmap_lock` (read), while mappings are copied and what they map is saved; (write) in the
+//! functions of `vma.c`.
 
 use core::ptr::{
     self,
@@ -861,8 +867,8 @@ fn save_vma(
 ///
 /// What munmap(2) says.
 pub(crate) fn empty() -> Result {
-    // SAFETY: The current task is a fresh copy that has nothing in user memory to come back to: what
-    // refers to it, as the rseq area, has been reset.
+    // SAFETY: The current task is a fresh copy that has nothing in user memory to come back to:
+    // what refers to it, as the rseq area, has been reset.
     to_result(unsafe { bindings::vm_munmap(0, bindings::checkpoint_task_size()) })
 }
 
@@ -925,7 +931,8 @@ pub(crate) fn restore(blueprint: &Blueprint, mm: u32) -> Result {
         auxv_size: 0,
         exe_fd: u32::MAX,
     };
-    // SAFETY: `auxv` is valid for reads of its length, and the map is validated before it is applied.
+    // SAFETY: `auxv` is valid for reads of its length, and the map is validated before it is
+    // applied.
     unsafe {
         to_result(bindings::checkpoint_set_layout(
             &mut map,
@@ -1025,9 +1032,9 @@ fn restore_guard(guard: &Guard) -> Result {
     to_result(unsafe { bindings::do_madvise((*bindings::get_current()).mm, start, len, advice) })
 }
 
-/// Relates private mappings that were once one, before any has a page: those of one address space as
-/// if it had been split, those of several as fork(2) would have done. `spaces` are numbers in the
-/// image, with the address spaces.
+/// Relates private mappings that were once one, before any has a page: those of one address space
+/// as if it had been split, those of several as fork(2) would have done. `spaces` are numbers in
+/// the image, with the address spaces.
 ///
 /// # Errors
 ///

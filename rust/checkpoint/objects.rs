@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Numbers for the objects of an image: each kernel object is saved once, however many refer to it.
+//!
+//! An object is known by its address. So whoever adds one sees to it that it lives until the plan
+//! is complete: a held task keeps its own, [`Saver::keep`](crate::save::Saver::keep) keeps files.
 
 use kernel::{
     prelude::*,

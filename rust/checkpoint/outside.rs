@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What tasks of a tree share with tasks outside of it, which a restart would have to split.
+//! What tasks of a tree share with tasks outside of it, which a restart would have to split: it is
+//! refused.
+//!
+//! No locks: those who use a table are listed under RCU.
 
 use kernel::{
     bindings,

@@ -4,8 +4,8 @@
 //!
 //! Contents go out and come in as chunks of up to [`CHUNK_PAGES`] pages, straight from and into the
 //! pages themselves. A chunk gathers runs of pages over holes, so scattered pages cost no more
-//! records than dense ones. Pages that a restart reads are mapped when their checksum is right, many
-//! at a time; none of them is zeroed before, and none takes a page fault.
+//! records than dense ones. Pages that a restart reads are mapped when their checksum is right,
+//! many at a time; none of them is zeroed before, and none takes a page fault.
 //!
 //! # Pages that processes have in common
 //!
@@ -135,8 +135,8 @@ impl Runs {
         Ok(self.runs.push(run, GFP_KERNEL)?)
     }
 
-    /// Appends the private pages of `mm` from `start` on that have contents, as far as there is room.
-    /// `pid` is who to name when one cannot be saved.
+    /// Appends the private pages of `mm` from `start` on that have contents, as far as there is
+    /// room. `pid` is who to name when one cannot be saved.
     ///
     /// Returns where to go on, or `None` at the end.
     ///
@@ -240,10 +240,10 @@ impl Runs {
     fn checksum(&self) -> u32 {
         let mut sum = Checksum::<KernelCrc>::new();
         for run in self.runs.iter() {
-            // SAFETY: There is a reference to the pages, which belong to one folio and so follow each
-            // other, and all memory is mapped on x86-64. Their contents may change under a stream
-            // that is written without a snapshot of a mapping shared with others; then only the
-            // checksum is wrong.
+            // SAFETY: There is a reference to the pages, which belong to one folio and so follow
+            // each other, and all memory is mapped on x86-64. Their contents may change under a
+            // stream that is written without a snapshot of a mapping shared with others; then only
+            // the checksum is wrong.
             sum.update(unsafe {
                 core::slice::from_raw_parts(
                     bindings::checkpoint_page_address(run.page).cast::<u8>(),
@@ -411,8 +411,8 @@ impl<'a> Drain<'a> {
         Ok(())
     }
 
-    /// Looks at `run` from its page number `from` on. Returns for how many pages it knows what to do,
-    /// and whether that is to write them.
+    /// Looks at `run` from its page number `from` on. Returns for how many pages it knows what to
+    /// do, and whether that is to write them.
     fn share_some(
         &mut self,
         index: usize,
@@ -524,7 +524,8 @@ impl<'a> Drain<'a> {
         let pages = usize::try_from(size)? / PAGE_SIZE;
         let mut at = 0;
         while at < pages {
-            // SAFETY: `file` is valid; a page of its mapping comes back with a reference, or nothing.
+            // SAFETY: `file` is valid; a page of its mapping comes back with a reference, or
+            // nothing.
             let page = unsafe { bindings::checkpoint_hugetlb_page(file.as_ptr(), at, false) };
             // SAFETY: As above.
             let left = unsafe { bindings::checkpoint_hugetlb_left(file.as_ptr(), at) };

@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The plan of an image, read and checked as a whole before anything is made.
+//!
+//! `image` has checked each record by itself and what it refers to. Here the records of each task
+//! and process are found, and what a restart wants is checked against the machine and the caller.
+//! Then files are opened, in the order of the plan: before any task exists, or, if they refer to
+//! tasks, when all do.
+//!
+//! Locks: the mutex of the open files, which tasks that are furnished look up at the same time.
 
 use kernel::{
     bindings,
@@ -159,7 +166,8 @@ pub(crate) enum Stage {
 /// Opens what a record describes again. What is wrong has a line in the report.
 pub(crate) type Open = fn(&mut Opening<'_>, &RecordRef<'static>) -> Result<ARef<File>>;
 
-/// Restores what a record says of open files that all exist. What is wrong has a line in the report.
+/// Restores what a record says of open files that all exist. What is wrong has a line in the
+/// report.
 pub(crate) type Link = fn(&Blueprint, &RecordRef<'static>, &mut Report) -> Result;
 
 /// Open files on their way back.
@@ -1105,8 +1113,8 @@ impl Blueprint {
         Ok(())
     }
 
-    /// Checks the groups and sessions of the tree: those named after none of its processes need numbers
-    /// that are free, and a group is part of one session.
+    /// Checks the groups and sessions of the tree: those named after none of its processes need
+    /// numbers that are free, and a group is part of one session.
     fn check_groups(&self, report: &mut Report) -> Result {
         let mut groups = KVVec::new();
         let mut numbers = KVVec::new();

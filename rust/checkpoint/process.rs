@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Processes: ids, limits, what threads share.
+//!
+//! The leader begins its process as soon as it is created, and finishes it when it is furnished.
+//! Groups and sessions are the coordinator's: see `restart.rs`.
+//!
+//! Locks: `tasklist_lock`, while the members of a group are counted; `task_lock()` of the leader,
+//! for limits.
 
 use kernel::{
     bindings,
@@ -101,8 +107,8 @@ pub(crate) struct First {
 /// its creator. Who shares in another way is refused.
 fn save_memory(saver: &mut Saver<'_>, head: &Held) -> Result<Option<(u32, u32)>> {
     let mm = mm::save(saver, head)?;
-    // SAFETY: `head` keeps its task, which stands still as its parent in the tree does: pointers are
-    // read, and those of others compared only.
+    // SAFETY: `head` keeps its task, which stands still as its parent in the tree does: pointers
+    // are read, and those of others compared only.
     let (parent, sighand, parents_mm, parents_sighand) = unsafe {
         let task = head.as_raw();
         let parent = bindings::checkpoint_parent(task);
@@ -170,7 +176,8 @@ pub(crate) fn save(saver: &mut Saver<'_>, threads: &[Held]) -> Result<Option<u32
 
     let (pgid, pgid_outside) = group(saver, leader, bindings::pid_type_PIDTYPE_PGID)?;
     let (sid, sid_outside) = group(saver, leader, bindings::pid_type_PIDTYPE_SID)?;
-    // A group is part of one session: what is left of it in a session of the tree is one of the tree.
+    // A group is part of one session: what is left of it in a session of the tree is one of the
+    // tree.
     let pgid_outside = pgid_outside && sid_outside;
     let mut flags = 0;
     if pgid_outside {
@@ -251,8 +258,8 @@ pub(crate) fn save(saver: &mut Saver<'_>, threads: &[Held]) -> Result<Option<u32
     Ok(Some(id))
 }
 
-/// Number of a process group or session, and whether it is one of outside the tree: led by a process
-/// there, or, when its leader is gone, with a member there.
+/// Number of a process group or session, and whether it is one of outside the tree: led by a
+/// process there, or, when its leader is gone, with a member there.
 fn group(saver: &mut Saver<'_>, held: &Held, kind: bindings::pid_type) -> Result<(Pid, bool)> {
     // SAFETY: `held` keeps its task; null stands for the caller's pid namespace.
     let pid = unsafe { bindings::__task_pid_nr_ns(held.as_raw(), kind, core::ptr::null_mut()) };
@@ -320,8 +327,8 @@ pub(crate) fn check(record: &Process, report: &mut Report) {
     }
 }
 
-/// Gives the current task, the leader of its process, what it needs before it creates others, and to
-/// build the process: limits that are the restarter's, or its own where they are higher.
+/// Gives the current task, the leader of its process, what it needs before it creates others, and
+/// to build the process: limits that are the restarter's, or its own where they are higher.
 pub(crate) fn begin(record: &Process) {
     let flags = record.flags.get();
     // SAFETY: The functions act on the current task.

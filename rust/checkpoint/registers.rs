@@ -5,6 +5,8 @@
 //! All go through the register sets that ptrace and core dumps use. They are read from tasks that
 //! stand still, and loaded into tasks that are parked in the kernel, by the coordinator: the kernel
 //! does not let a task load its own.
+//!
+//! No locks: whoever is read or written to is off its CPU.
 
 use core::{
     mem::size_of,

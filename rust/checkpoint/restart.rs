@@ -5,22 +5,23 @@
 //! The caller of restart(2) coordinates. It reads and checks the whole plan and opens all files
 //! before the first task exists. Then it goes through these steps with all tasks:
 //!
-//! 1. *Create.* The coordinator creates the roots, and every task, as `current`, its own threads and
-//!    children. All have an empty address space, and a copy of the restarter's descriptors. Those
-//!    that have ended end again, while nobody is told.
+//! 1. *Create.* The coordinator creates the roots, and every task, as `current`, its own threads
+//!    and children. All have an empty address space, and a copy of the restarter's descriptors.
+//!    Those that have ended end again, while nobody is told.
 //! 2. *Arrange.* All tasks exist. The coordinator puts them into their sessions and groups, lets
 //!    them share what they shared, opens the files that refer to tasks, and links those that refer
 //!    to other files.
 //! 3. *Furnish.* Every task gives itself its memory, descriptors, signal actions and the rest,
 //!    through the ordinary ways of the kernel, its credentials last, and parks before user mode.
 //! 4. *Fill.* The coordinator reads the contents of memory and loads the registers.
-//! 5. *Go.* The stream has been verified to its end: all run, at once, or stay as stopped as they were.
+//! 5. *Go.* The stream has been verified to its end: all run, at once, or stay as stopped as they
+//!    were.
 //!
 //! Whatever fails before the last step makes every task die where it is.
 //!
 //! Waits: the coordinator waits for all tasks after 1 and after 3, every task for the coordinator
-//! after 1 and after 3, and a parent in vfork(2) for its child after 5; all of them killably. No lock
-//! is held in any of these waits.
+//! after 1 and after 3, and a parent in vfork(2) for its child after 5; all of them killably. No
+//! lock is held in any of these waits.
 
 use core::{
     ptr::{
@@ -275,8 +276,9 @@ impl Tree {
         self.aborted.load(Ordering::Acquire)
     }
 
-    /// Creates the leader of process number `number`, as a child of the current task or, where the plan
-    /// says so, as a sibling. `creator` is the number of the current task, if it is one of the tree.
+    /// Creates the leader of process number `number`, as a child of the current task or, where the
+    /// plan says so, as a sibling. `creator` is the number of the current task, if it is one of the
+    /// tree.
     fn spawn_process(self: &Arc<Self>, number: usize, creator: Option<usize>) -> Result {
         let plan = &self.blueprint;
         let process = plan.processes.get(number).ok_or(EINVAL)?;
@@ -293,8 +295,8 @@ impl Tree {
         self.spawn(leader, flags, exit_signal)
     }
 
-    /// What task number `index` shares with task number `creator` from the start, besides memory and
-    /// signal actions, as flags of clone(2).
+    /// What task number `index` shares with task number `creator` from the start, besides memory
+    /// and signal actions, as flags of clone(2).
     fn shared(&self, creator: usize, index: usize) -> Result<u32> {
         let plan = &self.blueprint;
         let (of, task) = (plan.task(creator)?, plan.task(index)?);
@@ -360,8 +362,8 @@ impl Tree {
         Ok(())
     }
 
-    /// What the current task, number `index`, does as soon as it runs: empties its address space and
-    /// creates its threads and children, up to the first that cannot be created.
+    /// What the current task, number `index`, does as soon as it runs: empties its address space
+    /// and creates its threads and children, up to the first that cannot be created.
     fn create(self: &Arc<Self>, index: usize) -> Result {
         // SAFETY: The current task has not been in user mode and has nothing to lose there.
         unsafe { bindings::checkpoint_reset_inherited() };
@@ -717,8 +719,8 @@ impl Tree {
             let record = plan.task(index)?;
             let files = self.task(plan.owner(record.files.get())?)?;
             let fs = self.task(plan.owner(record.fs.get())?)?;
-            // SAFETY: The members hold references to their tasks, which wait for the coordinator and
-            // use neither table meanwhile.
+            // SAFETY: The members hold references to their tasks, which wait for the coordinator
+            // and use neither table meanwhile.
             unsafe {
                 to_result(bindings::checkpoint_share_files(
                     task.as_ptr(),
@@ -1028,8 +1030,8 @@ unsafe extern "C" fn entry(arg: *mut c_void) -> c_int {
     }
     let work = seat.work.get();
     let seat = KBox::into_raw(seat);
-    // SAFETY: The work is part of the seat, which `park` takes over. The current task is not exiting,
-    // so that the work is taken.
+    // SAFETY: The work is part of the seat, which `park` takes over. The current task is not
+    // exiting, so that the work is taken.
     unsafe {
         bindings::init_task_work(work, Some(park));
         if bindings::task_work_add(
@@ -1060,8 +1062,8 @@ unsafe extern "C" fn park(work: *mut bindings::callback_head) {
         .vfork_child(seat.index)
         .and_then(|child| Some((tree.task(child).ok()?.as_ptr(), plan.task(child).ok()?.tid)));
     if let Some((child, _)) = child {
-        // SAFETY: The member holds a reference to its task. The completion stays on this stack, where
-        // a checkpoint looks for it, until the wait is over or given up below.
+        // SAFETY: The member holds a reference to its task. The completion stays on this stack,
+        // where a checkpoint looks for it, until the wait is over or given up below.
         unsafe { bindings::checkpoint_vfork_begin(child, done.get()) };
     }
     let gate = if plan.is_stopped(seat.index) {

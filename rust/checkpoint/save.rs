@@ -5,8 +5,15 @@
 //! Everything but the contents of memory goes into a plan in memory first, while the tree is held
 //! and nothing is written to any descriptor. Then the memory is snapshot as fork(2) does it, the
 //! tree is let go, and plan and pages drain to the stream. Memory that is shared with others is no
-//! part of such a snapshot and is copied page by page. Where there is no room for that, the tree is
-//! held until all is written.
+//! part of such a snapshot and is copied page by page. Where there is no room for that, or
+//! something cannot be copied, the tree is held until all is written.
+//!
+//! The order of the walk: what the tree has open is noted, then what it shares with others; then
+//! each process, with its address space and signal actions, and its tasks, with their descriptor
+//! tables and open files; then what is in queues of sockets, and last what an open file says of
+//! others, which are all in the plan by then ([`Saver::later`]).
+//!
+//! No locks of its own: each resource takes those at the head of its file.
 
 use kernel::{
     bindings,
@@ -405,8 +412,8 @@ impl Saver<'_> {
 ///
 /// # Errors
 ///
-/// `EOPNOTSUPP` with lines in `report` when the tree cannot be saved; the tree is unharmed. What the
-/// stream says when it takes no more: what it holds is no image then.
+/// `EOPNOTSUPP` with lines in `report` when the tree cannot be saved; the tree is unharmed. What
+/// the stream says when it takes no more: what it holds is no image then.
 pub(crate) fn capture(
     hold: &mut Hold,
     stream: Option<&Stream>,

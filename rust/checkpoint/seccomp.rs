@@ -272,7 +272,8 @@ impl Filters {
             filter: program.as_mut_ptr(),
         };
         let log = record.flags.get() & seccomp_flags::LOG != 0;
-        // SAFETY: The program is valid; the filter below is kept by this struct or the current task.
+        // SAFETY: The program is valid; the filter below is kept by this struct or the current
+        // task.
         let filter =
             from_err_ptr(unsafe { bindings::seccomp_filter_recreate(&mut program, log, prev) })?;
         self.push(id, filter, None).inspect_err(|_| {

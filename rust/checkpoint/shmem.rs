@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Shared anonymous memory: what mmap(MAP_SHARED | MAP_ANONYMOUS) made, shared by fork.
+//!
+//! It is mapped from a file of the kernel's own, which is made before any task exists.
+//!
+//! No locks but those of the page cache.
 
 use kernel::{
     bindings,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Signal actions.
+//! Signal actions, set while the first process that has them is furnished.
 //!
 //! Locks: `siglock`, while they are copied.
 

@@ -2,7 +2,10 @@
 
 //! Pending signals, private and shared, with what they carry, in their order.
 //!
-//! Locks: `siglock`, while the queues are copied.
+//! They are queued by the coordinator as one of its last steps: no task that is being built looks
+//! for them.
+//!
+//! Locks: `siglock`, while the queues are copied or filled.
 
 use core::{
     mem::size_of,
@@ -119,8 +122,8 @@ fn timer(entry: &bindings::sigqueue) -> Option<Timer> {
     if entry.flags & bindings::SIGQUEUE_PREALLOC as i32 == 0 {
         return None;
     }
-    // SAFETY: Only POSIX timers have such entries. A timer that is in a queue is not freed, and bit 0
-    // says that it has been deleted.
+    // SAFETY: Only POSIX timers have such entries. A timer that is in a queue is not freed, and bit
+    // 0 says that it has been deleted.
     let (id, owner) = unsafe {
         let timer = kernel::container_of!(ptr::from_ref(entry), bindings::k_itimer, sigq);
         ((*timer).it_id, (*timer).it_signal.addr())
@@ -222,7 +225,8 @@ fn from_kernel(info: &bindings::kernel_siginfo) -> Siginfo {
     image
 }
 
-/// Queues the signals of a record to `task`, or to its process, which has the POSIX timers `timers`.
+/// Queues the signals of a record to `task`, or to its process, which has the POSIX timers
+/// `timers`.
 ///
 /// # Errors
 ///

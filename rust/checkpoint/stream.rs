@@ -32,8 +32,8 @@ impl Crc32c for KernelCrc {
 
 /// A file opened for reading or writing, at its own position.
 ///
-/// All transfers may sleep. A fatal signal ends them with `EINTR`; another signal does so only where
-/// the file's own driver looks at it (pipes and sockets).
+/// All transfers may sleep. A fatal signal ends them with `EINTR`; another signal does so only
+/// where the file's own driver looks at it (pipes and sockets).
 pub(crate) struct Stream {
     file: ARef<File>,
 }
@@ -73,9 +73,9 @@ impl Stream {
     /// What the file says.
     fn step(&self, iter: &mut bindings::iov_iter, writing: bool) -> Result<usize> {
         let file = self.file.as_ptr();
-        // SAFETY: `file` is valid and open for the direction; `iter` covers memory that stays. `f_pos`
-        // races only with the caller's own use of the descriptor, as for read(2) and write(2) on a
-        // shared one.
+        // SAFETY: `file` is valid and open for the direction; `iter` covers memory that stays.
+        // `f_pos` races only with the caller's own use of the descriptor, as for read(2) and
+        // write(2) on a shared one.
         let moved = unsafe {
             let mut pos = (*file).f_pos;
             let moved = if writing {

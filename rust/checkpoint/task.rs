@@ -4,6 +4,11 @@
 //!
 //! Of an interrupted system call, the registers say how it goes on; where the kernel keeps more
 //! (`restart_block`), it is here, with the time that is left.
+//!
+//! Restored while a task is furnished; what counts time, or looks at user memory, just before it
+//! goes.
+//!
+//! Locks: `task_lock()`, in functions of C.
 
 use core::ptr;
 
@@ -441,8 +446,8 @@ pub(crate) fn check(record: &Task, report: &mut Report) {
     seccomp::check(record, report);
 }
 
-/// Lets the current task run on its CPUs, and gives it its I/O priority, as far as these differ from
-/// the restarter's.
+/// Lets the current task run on its CPUs, and gives it its I/O priority, as far as these differ
+/// from the restarter's.
 ///
 /// # Errors
 ///

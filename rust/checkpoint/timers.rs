@@ -2,15 +2,20 @@
 
 //! POSIX timers, and those of setitimer(2).
 //!
-//! Timers of CLOCK_MONOTONIC and CLOCK_BOOTTIME, and relative ones of CLOCK_REALTIME, go on with the
-//! time that was left: between checkpoint and restart no time passes for the tree. Absolute timers
-//! of CLOCK_REALTIME, and all of CLOCK_TAI, which the kernel does not tell apart, name a moment of
-//! the outside world: they keep it, and one that has passed expires at once. Those that count CPU
-//! time expire after as much of it as they would have.
+//! Timers of CLOCK_MONOTONIC and CLOCK_BOOTTIME, and relative ones of CLOCK_REALTIME, go on with
+//! the time that was left: between checkpoint and restart no time passes for the tree. Absolute
+//! timers of CLOCK_REALTIME, and all of CLOCK_TAI, which the kernel does not tell apart, name a
+//! moment of the outside world: they keep it, and one that has passed expires at once. Those that
+//! count CPU time expire after as much of it as they would have.
 //!
-//! They run while the tree stands still. So what is read of a timer comes after the pending signals:
-//! a signal that is in their record says where it stands in its queue, and the timer whether it is
-//! there at all.
+//! They run while the tree stands still. So what is read of a timer comes after the pending
+//! signals: a signal that is in their record says where it stands in its queue, and the timer
+//! whether it is there at all.
+//!
+//! A process makes its timers while it is furnished. The coordinator starts those of all, as its
+//! last step.
+//!
+//! Locks: that of a timer, then `siglock`, by the kernel's own functions.
 
 use kernel::{
     bindings,
@@ -258,8 +263,8 @@ pub(crate) unsafe fn queue(task: *mut bindings::task_struct, timers: &[Timer], i
     Ok(())
 }
 
-/// Lets all timers of the process that `leader` leads run. Its pending signals have been queued, and
-/// it has the CPU time that it had.
+/// Lets all timers of the process that `leader` leads run. Its pending signals have been queued,
+/// and it has the CPU time that it had.
 ///
 /// # Safety
 ///

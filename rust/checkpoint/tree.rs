@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The tasks of a tree, or of several: processes, their threads and all their descendants.
+//!
+//! Locks: `tasklist_lock` (read), while they are listed.
 
 use core::ptr::NonNull;
 
@@ -29,8 +31,8 @@ impl Scope {
     ///
     /// # Errors
     ///
-    /// `EBADF`: it is no descriptor of the right kind. `ESRCH`: the process is gone, or the caller does
-    /// not see it.
+    /// `EBADF`: it is no descriptor of the right kind. `ESRCH`: the process is gone, or the caller
+    /// does not see it.
     pub(crate) fn of_fd(kind: bindings::checkpoint_scope_kind, fd: i32) -> Result<Self> {
         let mut scope = bindings::checkpoint_scope::default();
         // SAFETY: The function fills in the struct, with references, or fails.
@@ -74,9 +76,9 @@ impl Drop for Scope {
 /// Capacity of the first walk.
 const FIRST: usize = 64;
 
-/// All threads of the processes of `scope` and of their descendants, parents before children, a leader
-/// before its other threads, each in the order of creation. Zombies are among them. Empty when all
-/// were reaped.
+/// All threads of the processes of `scope` and of their descendants, parents before children, a
+/// leader before its other threads, each in the order of creation. Zombies are among them. Empty
+/// when all were reaped.
 ///
 /// Takes `tasklist_lock` for reading. Tasks that are free to run may fork right afterwards.
 pub(crate) fn walk(scope: &Scope) -> Result<KVVec<ARef<Task>>> {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! CPU time and resource usage, which go on as if a task had never ended, and its start, which stays
-//! what the tree saw: programs tell by number and start whether a process is the one that they knew.
+//! CPU time and resource usage, which go on as if a task had never ended, and its start, which
+//! stays what the tree saw: programs tell by number and start whether a process is the one that
+//! they knew.
 //!
 //! No locks: whoever is read stands still, and whoever is written to is parked, off its CPU. Others
 //! who look meanwhile see some old and some new numbers.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Character devices that keep no state of their own: null, zero, full, random, urandom.
+//! Character devices that keep no state of their own: null, zero, full, random, urandom. They are
+//! opened by path, and have to have the same numbers.
 
 use kernel::{
     bindings,

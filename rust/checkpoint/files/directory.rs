@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Open directories, with their read position.
+//! Open directories, by path, with their read position.
 
 use kernel::{
     bindings,

@@ -2,14 +2,15 @@
 
 //! Epoll instances: what they watch, and what of it is ready.
 //!
-//! An instance keeps no file open. So what it watches is saved when all files of the tree are known,
-//! and is added to it when all are open and have in them what they had.
+//! An instance keeps no file open. So what it watches is saved when all files of the tree are
+//! known, and is added to it when all are open and have in them what they had.
 //!
 //! What is ready is what was ready. What a file has to tell at the restart it may have told before,
 //! which matters for EPOLLET; only what it tells from then on is new.
 //!
-//! A signalfd tells about the signals of the process that has added it, whoever waits. So that process
-//! adds it again. One that has told of a signal that is still pending tells of it once more.
+//! A signalfd tells about the signals of the process that has added it, whoever waits. So that
+//! process adds it again. One that has told of a signal that is still pending tells of it once
+//! more.
 //!
 //! Locks: the mutex of the instance, while its items are read.
 
@@ -170,8 +171,8 @@ fn save_items(saver: &mut Saver<'_>, epoll: &Later) -> Result {
     let items = Items::of(&epoll.file)?;
     let mut part = KVVec::new();
     for item in items.0.iter() {
-        // SAFETY: The item has a reference to the file, for longer than this one lasts; the position
-        // is not used.
+        // SAFETY: The item has a reference to the file, for longer than this one lasts; the
+        // position is not used.
         let file = unsafe { File::from_raw_file(item.file) };
         if saver.was_refused(file) {
             continue;
@@ -180,7 +181,10 @@ fn save_items(saver: &mut Saver<'_>, epoll: &Later) -> Result {
         let Some(id) = saver.remembered(file) else {
             saver.refuse(
                 epoll.place,
-                fmt!("epoll: watches descriptor {fd} of a file that the tree does not have open: not supported"),
+                fmt!(
+                    "epoll: watches descriptor {fd} of a file that the tree does not have open: \
+                     not supported"
+                ),
             );
             continue;
         };

@@ -4,6 +4,8 @@
 //! guesses what to do with them. For standard input, output and error, and where the caller of
 //! checkpoint(2) says so, the image has what they were, and the restarter supplies descriptors in
 //! their place; or the other side is gone after the restart; all others are refused.
+//!
+//! What leads outside is known by what the tree as a whole has open: `survey.rs`.
 
 use kernel::{
     bindings,

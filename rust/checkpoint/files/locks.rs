@@ -2,7 +2,10 @@
 
 //! File locks: POSIX, OFD, flock(2), leases. Who waits for one asks again by himself.
 //!
-//! Locks: the inode's lock of its locks, inside the functions of C only.
+//! The coordinator takes them when all tasks have their descriptors, before anything runs. One that
+//! somebody else has taken meanwhile fails the restart.
+//!
+//! Locks: `flc_lock` of the inode, inside the functions of C only.
 
 use core::ptr;
 

@@ -4,6 +4,14 @@
 //!
 //! An open file is saved once, however many descriptors of however many tasks refer to it. What is
 //! in no row of [`KINDS`] is refused by the name that the kernel has for it.
+//!
+//! A restart opens what needs no task before there is one, and the rest when all exist. Then come
+//! [`LINKS`], which lead from one open file to another; the tables, each filled by the first task
+//! that has it; contents; locks and owners of signals; and [`STARTS`], the moment before the tree
+//! runs.
+//!
+//! Locks: `task_lock()`, then `file_lock` of the table, while descriptors are looked up. Files are
+//! saved under neither.
 
 use core::ptr::{
     self,
@@ -469,7 +477,8 @@ impl Path {
     ///
     /// `path` is valid.
     pub(crate) unsafe fn of_raw(path: *const bindings::path) -> Result<Self> {
-        // SAFETY: `path` is valid by the safety requirement; the name goes to the end of the buffer.
+        // SAFETY: `path` is valid by the safety requirement; the name goes to the end of the
+        // buffer.
         Self::named(|buffer, len| unsafe { bindings::d_path(path, buffer, len) })?.ok_or(ENOENT)
     }
 
@@ -484,7 +493,8 @@ impl Path {
     ///
     /// `path` is valid.
     pub(crate) unsafe fn from_root(path: *const bindings::path) -> Result<Option<Self>> {
-        // SAFETY: `path` is valid by the safety requirement; the name goes to the end of the buffer.
+        // SAFETY: `path` is valid by the safety requirement; the name goes to the end of the
+        // buffer.
         Self::named(|buffer, len| unsafe { bindings::checkpoint_path_from_root(path, buffer, len) })
     }
 
@@ -785,8 +795,8 @@ pub(crate) fn open_flags(image: u32) -> u32 {
 const STATUS: u32 =
     bindings::O_APPEND | bindings::O_NONBLOCK | bindings::O_DIRECT | bindings::O_NOATIME;
 
-/// Sets the status flags of an open file that nobody else has yet, and that gives them no meaning of
-/// its own.
+/// Sets the status flags of an open file that nobody else has yet, and that gives them no meaning
+/// of its own.
 pub(crate) fn set_status(file: &File, image: u32) {
     let flags = open_flags(image) & STATUS;
     // SAFETY: `file` is valid and not shared yet.

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who gets signals about an open file: F_SETOWN, F_SETSIG, O_ASYNC.
+//! Who gets signals about an open file: F_SETOWN, F_SETSIG, O_ASYNC. Set by the coordinator, after
+//! leases, which have an owner of their own.
+//!
+//! Locks: that of the owner, inside the functions of C only.
 
 use kernel::{
     bindings,

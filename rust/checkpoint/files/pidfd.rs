@@ -2,6 +2,8 @@
 
 //! Pidfds of tasks of the tree, which come back when all tasks exist, and of tasks that have been
 //! reaped, which tell how those ended.
+//!
+//! No locks.
 
 use kernel::{
     bindings,

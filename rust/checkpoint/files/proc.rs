@@ -2,8 +2,10 @@
 
 //! Files and directories of procfs: of the kernel, and of tasks of the tree.
 //!
-//! They come back by path when all tasks exist. What a reader has got so far is his; the rest is what
-//! the kernel says then.
+//! They come back by path when all tasks exist. What a reader has got so far is his; the rest is
+//! what the kernel says then.
+//!
+//! No locks.
 
 use kernel::{
     bindings,

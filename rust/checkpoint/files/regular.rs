@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Regular files: by path, with position, flags, and what the file must still be at the restart.
+//! What is to be cut back is cut when memory and registers are in place.
+//!
+//! No locks but those of truncate(2): who of the tree could write stands still.
 
 use kernel::{
     bindings,

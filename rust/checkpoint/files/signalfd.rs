@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Signalfds: a mask. What they return is pending for the task that reads.
+//!
+//! No locks: the mask is one word.
 
 use kernel::{
     bindings,

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! What the tree has open, known before anything of it is saved: that tells what leads outside.
+//!
+//! Files in the queues of unix sockets count, too. The locks are those of descriptor tables
+//! (`mod.rs`) and of queues (`unix.rs`).
 
 use core::ptr::NonNull;
 

@@ -4,6 +4,12 @@
 //!
 //! A terminal comes back as a new pty with the same number: open files of both ends, settings, what
 //! either end has received, the session that it controls and the foreground group.
+//!
+//! Ptys and their ends are opened before any task exists. They get their settings and what they
+//! have received when memory is complete; then sessions and processes get their controlling
+//! terminals.
+//!
+//! Locks: see `kernel/checkpoint/tty.c`.
 
 use core::ptr;
 
@@ -611,7 +617,8 @@ pub(crate) fn fill(file: &File, record: &TtyQueue, tail: &[u8]) -> Result {
     copy(&mut state.read_buf, received.input);
     copy(&mut state.read_flags, received.marks);
     copy(&mut state.echo_buf, received.echo);
-    // SAFETY: `file` is valid; no position is past the end of its buffer, as the image's check says.
+    // SAFETY: `file` is valid; no position is past the end of its buffer, as the image's check
+    // says.
     to_result(unsafe {
         bindings::checkpoint_set_tty_queue(
             file.as_ptr(),

@@ -3,10 +3,10 @@
 //! Unix sockets: names, connections, queues with files and credentials in them.
 //!
 //! A socket is a record of its own, since not all have a file: a connection that waits to be
-//! accepted has none, and one that is gone is still the peer of another, or the sender of a message.
-//! Who is connected to whom, and what is in the queues, comes after all of them, and after the files
-//! that are only in queues: see [`finish`]. At a restart the sockets are made when all tasks exist,
-//! whose numbers their credentials have.
+//! accepted has none, and one that is gone is still the peer of another, or the sender of a
+//! message. Who is connected to whom, and what is in the queues, comes after all of them, and after
+//! the files that are only in queues: see [`finish`]. At a restart the sockets are made when all
+//! tasks exist, whose numbers their credentials have.
 //!
 //! Locks: the lock of a queue's readers, while messages are copied; nothing is saved under it.
 
@@ -472,7 +472,8 @@ fn save_held(saver: &mut Saver<'_>, place: Place, sock: Sock, role: u32) -> Resu
     Ok(saved)
 }
 
-/// Saves a socket that has not been saved; if its connection is `cut`, as the peer's close(2) does it.
+/// Saves a socket that has not been saved; if its connection is `cut`, as the peer's close(2) does
+/// it.
 ///
 /// # Safety
 ///
@@ -1022,8 +1023,8 @@ pub(crate) fn wait_accept(opening: &mut Opening<'_>, record: &RecordRef<'static>
 ///
 /// # Errors
 ///
-/// `EPERM` when its credentials are not the caller's to give, `ETOOMANYREFS` when too many files are
-/// on their way.
+/// `EPERM` when its credentials are not the caller's to give, `ETOOMANYREFS` when too many files
+/// are on their way.
 pub(crate) fn put(
     opening: &mut Opening<'_>,
     record: &RecordRef<'static>,
@@ -1068,8 +1069,8 @@ pub(crate) fn put(
     if socket.gone {
         return Err(EINVAL);
     }
-    // SAFETY: Both sockets are valid, `pid` is or is null, `data` has as many bytes as `state` says,
-    // and `raw` as many files, which `files` keeps.
+    // SAFETY: Both sockets are valid, `pid` is or is null, `data` has as many bytes as `state`
+    // says, and `raw` as many files, which `files` keeps.
     to_result(unsafe {
         bindings::checkpoint_unix_put_message(
             socket.sock.as_raw(),

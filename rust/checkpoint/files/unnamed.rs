@@ -4,6 +4,11 @@
 //!
 //! Their contents are in the image, and come back in a new file: of the same directory, made with
 //! O_TMPFILE, or in a new memfd. Open files and mappings that shared one share it again.
+//!
+//! The new file is made before any task exists. Owner, permissions, times and seals are set when
+//! its contents are complete.
+//!
+//! Locks: the inode lock, by fchown(2) and the like.
 
 use kernel::{
     bindings,
