@@ -313,7 +313,8 @@ record!(Task, object: true, tail: Tail::Mask, check: |task, _| {
 });
 
 layout! {
-    /// General registers of a task, exactly one record a task. The names are those of the machine.
+    /// General registers of a task. Exactly one record a task that has not ended. The names are those
+    /// of the machine.
     pub struct Registers {
         /// Id of the Task.
         pub task: U32 => Check::Id(&[Kind::Task]),
