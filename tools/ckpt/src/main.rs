@@ -79,7 +79,7 @@ struct Capture {
     #[arg(long, group = "scope")]
     session: bool,
 
-    /// Take all processes of the pid namespace of PID
+    /// Take all processes of the pid namespace of PID, with their descendants
     #[arg(long, group = "scope")]
     pid_namespace: bool,
 
@@ -111,7 +111,7 @@ struct Capture {
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     timeout: Option<Duration>,
 
-    /// How long the tree stays held should ckpt hang, in seconds (--kill, --stop)
+    /// How long the tree stands still while nothing of its image gets written, in seconds
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     lease: Option<Duration>,
 

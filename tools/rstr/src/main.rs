@@ -61,8 +61,8 @@ pub struct Options {
 
     /// Build the tree and hold it until rstr gets SIGCONT or SIGUSR1
     ///
-    /// The process number of the root is printed as soon as it is built. SIGINT, SIGTERM and SIGHUP
-    /// give the tree up.
+    /// The process number of the root is printed as soon as it is built. SIGINT, SIGQUIT, SIGTERM and
+    /// SIGHUP give the tree up.
     #[arg(long)]
     frozen: bool,
 
@@ -77,7 +77,7 @@ pub struct Options {
     #[arg(long, value_name = "POLICY", default_value = "refuse")]
     files: Files,
 
-    /// Accept files that are others than at the checkpoint
+    /// Accept files that are others than at the checkpoint, as they are
     #[arg(long)]
     force: bool,
 
@@ -87,7 +87,8 @@ pub struct Options {
 
     /// Descriptor N of rstr takes the place of descriptor FD of the tree, or of process PID in it
     ///
-    /// It has to be one that leads outside the tree by the image, and N of the same kind.
+    /// It has to be one that leads outside the tree by the image, and N of the same kind. May be
+    /// given more than once.
     #[arg(long, value_name = "[PID:]FD=N")]
     inherit_fd: Vec<InheritArg>,
 
