@@ -103,7 +103,7 @@ pub(crate) fn reap_orphans(root: i32, limit: std::time::Duration) -> Result<bool
     Ok(gone)
 }
 
-/// One task that is not a kernel thread.
+/// One task.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Task {
     /// Process number.
@@ -114,7 +114,12 @@ pub struct Task {
     pub state: char,
     /// Name.
     pub comm: String,
+    /// It is one of the kernel.
+    pub is_kernel: bool,
 }
+
+/// PF_KTHREAD, in the flags of /proc/PID/stat.
+const KERNEL_THREAD: u32 = 0x0020_0000;
 
 impl Task {
     /// Reads the state of one process; `None` when there is none.
@@ -125,11 +130,14 @@ impl Task {
         let mut fields = tail.split(' ');
         let state = fields.next()?.chars().next()?;
         let ppid = fields.next()?.parse().ok()?;
+        // Group, session, terminal and its foreground group stand before the flags.
+        let flags: u32 = fields.nth(4)?.parse().ok()?;
         Some(Self {
             pid,
             ppid,
             state,
             comm,
+            is_kernel: flags & KERNEL_THREAD != 0,
         })
     }
 }
@@ -150,13 +158,13 @@ fn all() -> Result<Vec<Task>> {
 pub fn tasks() -> Result<Vec<Task>> {
     Ok(all()?
         .into_iter()
-        .filter(|t| t.pid != 2 && t.ppid != 2)
+        .filter(|t| !t.is_kernel)
         .collect())
 }
 
 /// The number of a kernel thread, if any can be seen from this pid namespace.
 pub fn a_kernel_thread() -> Result<Option<i32>> {
-    Ok(all()?.into_iter().find(|t| t.ppid == 2).map(|t| t.pid))
+    Ok(all()?.into_iter().find(|t| t.is_kernel).map(|t| t.pid))
 }
 
 /// Waits until no process has this number.
