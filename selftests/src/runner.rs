@@ -200,21 +200,7 @@ impl<'a> Trial<'a> {
         );
         let mut words = vec![object.as_str()];
         words.extend(expect);
-        let pid = life.pid.to_string();
-        self.bench
-            .ckpt()
-            .args(["--check", &pid])
-            .run()?
-            .refused("ckpt --check", &words)?;
-        let image = self.bench.path(IMAGE);
-        self.bench
-            .ckpt()
-            .arg(&pid)
-            .arg("-o")
-            .arg(&image)
-            .run()?
-            .refused("ckpt", &words)?;
-        self.bench.no_image()?;
+        self.bench.refuses(life.pid, &words)?;
         life.wake()?;
         life.tell()?;
         life.ends_well()
@@ -291,6 +277,22 @@ impl<'a> Bench<'a> {
             ensure!(!name.contains(IMAGE), "{name} was left behind");
         }
         Ok(())
+    }
+
+    /// Requires that ckpt refuses the tree of `pid`, with and without --check, by all of `words`.
+    pub fn refuses(&self, pid: i32, words: &[&str]) -> Result<()> {
+        let pid = pid.to_string();
+        self.ckpt()
+            .args(["--check", &pid])
+            .run()?
+            .refused("ckpt --check", words)?;
+        self.ckpt()
+            .arg(&pid)
+            .arg("-o")
+            .arg(self.path(IMAGE))
+            .run()?
+            .refused("ckpt", words)?;
+        self.no_image()
     }
 
     /// Starts a victim by name and waits until it is ready. A victim that does not apply skips the
@@ -581,6 +583,12 @@ impl<'a> Life<'a> {
     /// What the rstr that waits for the victim said so far.
     fn rstr_said(&self) -> String {
         self.rstr.as_ref().map(Started::said).unwrap_or_default()
+    }
+
+    /// Tells it to check, and requires that it finds nothing wrong.
+    pub fn passes(&mut self) -> Result<()> {
+        self.tell()?;
+        crate::same("how the victim ended", Outcome::Pass, self.ends_well()?)
     }
 
     /// Waits for the verdict and for the end, which must be exit status 0.

@@ -13,7 +13,6 @@ use selftests::sys::{
 use selftests::{
     Bench,
     NumbersThatFollow,
-    Outcome,
     Process, //
 };
 use std::fs;
@@ -406,6 +405,5 @@ fn groups_in_a_user_namespace(b: &Bench<'_>) -> Result<()> {
     chown(&image, Some(USER), Some(USER))?;
     let rstr = b.rstr().args(["--new-pidns", "-i"]).arg(&image);
     life.restart_by(rstr.pre_exec(user_with_groups))?;
-    life.tell()?;
-    same("how it ended", Outcome::Pass, life.ends_well()?)
+    life.passes()
 }

@@ -19,7 +19,6 @@ use selftests::sys::{
 use selftests::{
     Bench,
     Life,
-    Outcome,
     Task,
     Tool, //
 };
@@ -210,11 +209,6 @@ fn rstr(b: &Bench<'_>, fd: &impl AsRawFd) -> Tool {
     b.rstr().arg("-i").arg(b.path("image")).with_fd(90, fd)
 }
 
-fn ends(life: &mut Life<'_>) -> Result<()> {
-    life.tell()?;
-    same("result", Outcome::Pass, life.ends_well()?)
-}
-
 /// The restart has to fail by name and to leave no task.
 fn refused(life: &Life<'_>, rstr: Tool, words: &[&str]) -> Result<()> {
     rstr.run()?.refused("rstr", words)?;
@@ -223,24 +217,18 @@ fn refused(life: &Life<'_>, rstr: Tool, words: &[&str]) -> Result<()> {
     Ok(())
 }
 
+fn pipe_of_files() -> Result<(File, File)> {
+    let (r, w) = pipe(O_CLOEXEC)?;
+    Ok((r.into(), w.into()))
+}
+
 fn pipe_refused(b: &Bench<'_>) -> Result<()> {
-    let (mut r, w) = std::io::pipe()?;
+    let (mut r, w) = pipe_of_files()?;
     let mut life = start(b, "says-hello", &w.into())?;
-    let pid = life.pid.to_string();
-    let place = format!("task {pid}/fd {GIVEN}");
+    let place = format!("task {}/fd {GIVEN}", life.pid);
     let words = [&place, "pipe", "outside the tree", "--external", "--drop"];
-    b.ckpt()
-        .args(["--check", &pid])
-        .run()?
-        .refused("ckpt --check", &words)?;
-    b.ckpt()
-        .arg(&pid)
-        .arg("-o")
-        .arg(b.path("image"))
-        .run()?
-        .refused("ckpt", &words)?;
-    b.no_image()?;
-    ends(&mut life)?;
+    b.refuses(life.pid, &words)?;
+    life.passes()?;
     let mut text = String::new();
     r.read_to_string(&mut text)?;
     same("text", "hello again", text.as_str())
@@ -260,10 +248,10 @@ fn gone<'a>(b: &'a Bench<'_>, args: &[&str]) -> Result<Life<'a>> {
 /// Named by one number, supplied for the other: it is one open file.
 fn pipe_supplied(b: &Bench<'_>) -> Result<()> {
     let mut life = gone(b, &["--external", "7"])?;
-    let (mut r, w) = std::io::pipe()?;
+    let (mut r, w) = pipe_of_files()?;
     life.restart_by(rstr(b, &w).args(["--inherit-fd", "5=90"]))?;
     drop(w);
-    ends(&mut life)?;
+    life.passes()?;
     let mut text = String::new();
     r.read_to_string(&mut text)?;
     same("text", "hello again", text.as_str())
@@ -272,7 +260,7 @@ fn pipe_supplied(b: &Bench<'_>) -> Result<()> {
 /// Each number gets its own.
 fn all_supplied(b: &Bench<'_>) -> Result<()> {
     let mut life = gone(b, &["--external=all"])?;
-    let ((mut r, w), (mut r2, w2)) = (std::io::pipe()?, std::io::pipe()?);
+    let ((mut r, w), (mut r2, w2)) = (pipe_of_files()?, pipe_of_files()?);
     let pid = life.pid;
     life.restart_by(rstr(b, &w).with_fd(91, &w2).args([
         "--inherit-fd",
@@ -281,7 +269,7 @@ fn all_supplied(b: &Bench<'_>) -> Result<()> {
         "7=91",
     ]))?;
     drop((w, w2));
-    ends(&mut life)?;
+    life.passes()?;
     let mut text = String::new();
     r.read_to_string(&mut text)?;
     same("text", "hello", text.as_str())?;
@@ -313,13 +301,13 @@ fn another_direction(b: &Bench<'_>) -> Result<()> {
 
 /// What is in it is still there, and then it ends.
 fn pipe_dropped(b: &Bench<'_>) -> Result<()> {
-    let (r, mut w) = std::io::pipe()?;
+    let (r, mut w) = pipe_of_files()?;
     w.write_all(b"last")?;
     let mut life = start(b, "finds-the-end", &r.into())?;
     life.checkpoint(&["--kill", "--drop", "5"], &b.path("image"))?;
     life.reap()?;
     life.restart(&b.path("image"), &[])?;
-    ends(&mut life)
+    life.passes()
 }
 
 fn pidfd_supplied(b: &Bench<'_>) -> Result<()> {
@@ -331,7 +319,7 @@ fn pidfd_supplied(b: &Bench<'_>) -> Result<()> {
     let args = ["--inherit-fd", "5=90"];
     refused(&life, rstr(b, &own).args(args), &["of another kind"])?;
     life.restart_by(rstr(b, &sys::pidfd(1)?).args(args))?;
-    ends(&mut life)
+    life.passes()
 }
 
 /// Any open file can be named.
@@ -343,7 +331,7 @@ fn file_supplied(b: &Bench<'_>) -> Result<()> {
     fs::write(b.path("two"), "two")?;
     let two = File::open(b.path("two"))?;
     life.restart_by(rstr(b, &two).args(["--inherit-fd", "5=90"]))?;
-    ends(&mut life)
+    life.passes()
 }
 
 fn relocated(b: &Bench<'_>) -> Result<()> {
@@ -362,5 +350,5 @@ fn relocated(b: &Bench<'_>) -> Result<()> {
     let rstr = b.rstr().arg("-i").arg(b.path("image"));
     refused(&life, rstr.arg("--relocate").arg(part), &["ENOENT", "/old"])?;
     life.restart_by(restart("", "/"))?;
-    ends(&mut life)
+    life.passes()
 }

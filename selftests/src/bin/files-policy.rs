@@ -18,8 +18,7 @@ use selftests::sys::{
 };
 use selftests::{
     Bench,
-    Life,
-    Outcome, //
+    Life, //
 };
 use std::fs::{
     self,
@@ -192,8 +191,7 @@ fn accepted(
 ) -> Result<()> {
     let mut life = changed(b, name, change)?;
     life.restart(&b.path("image"), args)?;
-    life.tell()?;
-    same("result", Outcome::Pass, life.ends_well()?)?;
+    life.passes()?;
     same("file", contents, fs::read_to_string(b.path("data"))?)
 }
 

@@ -25,7 +25,6 @@ use selftests::sys::{
 use selftests::{
     Bench,
     Life,
-    Outcome,
     Process,
     Task, //
 };
@@ -340,12 +339,7 @@ impl<'a> Watched<'a> {
 
     fn ends(mut self) -> Result<()> {
         self.moves()?;
-        self.life.tell()?;
-        same(
-            "how the victim ended",
-            Outcome::Pass,
-            self.life.ends_well()?,
-        )
+        self.life.passes()
     }
 
     fn state(&self) -> Option<char> {
@@ -572,8 +566,7 @@ fn sleep_is_not_cut(b: &Bench<'_>) -> Result<()> {
         sys::nap(Duration::from_millis(100));
         hold.release()?;
     }
-    w.life.tell()?;
-    same("how the victim ended", Outcome::Pass, w.life.ends_well()?)
+    w.life.passes()
 }
 
 /// A debugger waits or is refused; it cannot make the victim move.

@@ -13,11 +13,13 @@ use selftests::prelude::*;
 use selftests::sys::{
     cvt,
     fill,
+    owned,
     verify,
     Area, //
 };
 use selftests::Bench;
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -26,6 +28,14 @@ const SUITE: Suite = Suite {
         Case::new("private", private),
         Case::new("shared", shared),
         Case::new("partly-unmapped", partly_unmapped),
+    ],
+    refusals: &[
+        Refusal::new("memfd", memfd, &["hugetlb file"]),
+        Refusal::new(
+            "read-only",
+            read_only,
+            &["huge pages that cannot be written"],
+        ),
     ],
     customs: &[Custom {
         name: "none-left",
@@ -113,6 +123,34 @@ fn partly_unmapped(v: &Victim) -> Result<()> {
     let now = unsafe { std::slice::from_raw_parts(area.addr.add(2 * HUGE), HUGE) };
     ensure!(now == &last[..], "last page");
     Ok(())
+}
+
+/// Pages of a file that is not one of the kernel's own.
+fn memfd(v: &Victim) -> Result<()> {
+    if !Path::new(POOL).exists() {
+        return skip("no huge pages in this kernel");
+    }
+    // SAFETY: the name is a C string.
+    let fd = owned(unsafe {
+        libc::memfd_create(c"huge".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_HUGETLB)
+    })?;
+    // SAFETY: no memory is involved.
+    cvt(unsafe { libc::ftruncate(fd.as_raw_fd(), HUGE as i64) })?;
+    let area = Area::map(HUGE, RW, MAP_SHARED, fd.as_raw_fd(), 0)?;
+    drop(fd);
+    fill(area.bytes(), 7);
+    v.stand()?;
+    verify("page", area.bytes(), 7)
+}
+
+/// A private page with contents that nobody may write any more.
+fn read_only(v: &Victim) -> Result<()> {
+    let area = huge(1, MAP_PRIVATE)?;
+    fill(area.bytes(), 8);
+    area.protect(0, HUGE, PROT_READ)?;
+    v.stand()?;
+    area.protect(0, HUGE, RW)?;
+    verify("page", area.bytes(), 8)
 }
 
 fn one_page(v: &Victim) -> Result<()> {

@@ -459,8 +459,7 @@ fn new_pid_namespace(b: &Bench<'_>) -> Result<()> {
     let image = b.path("image");
     life.checkpoint_and_kill(&image)?;
     life.restart(&image, &["--new-pidns"])?;
-    life.tell()?;
-    same("how it ended", Outcome::Pass, life.ends_well()?)
+    life.passes()
 }
 
 /// And for that nobody has to be privileged.
@@ -481,6 +480,5 @@ fn new_pid_namespace_of_a_user(b: &Bench<'_>) -> Result<()> {
         .arg(&image)
         .as_user(USER);
     life.restart_by(rstr)?;
-    life.tell()?;
-    same("how it ended", Outcome::Pass, life.ends_well()?)
+    life.passes()
 }

@@ -17,6 +17,7 @@ use selftests::sys::{
     write, //
 };
 use selftests::{
+    Bench,
     NumbersThatFollow,
     Process, //
 };
@@ -56,6 +57,11 @@ const SUITE: Suite = Suite {
         Refusal::new("discipline", discipline, &["line discipline"]),
         Refusal::new("legacy", legacy, &["character device /dev/ptyp0 (2:0)"]),
     ],
+    customs: &[Custom {
+        name: "served-outside",
+        run: served_outside,
+    }],
+    victims: &[Case::new("serves-outside", serves_outside).no_control()],
     // The numbers that follow are those of one victim, and so are those of terminals.
     jobs: 1,
     ..Suite::new("pty")
@@ -605,4 +611,43 @@ fn legacy(v: &Victim) -> Result<()> {
     v.ready_fd(master.as_raw_fd())?;
     v.wait();
     Ok(())
+}
+
+/// Serves the terminal of a child's session, and has the slave of another pty open beside the child.
+fn serves_outside(v: &Victim) -> Result<()> {
+    let (served, shared) = (new()?, new()?);
+    let child = session(&served, || {
+        // SAFETY: the child does not use them any more.
+        unsafe {
+            cvt(libc::close(served.master.as_raw_fd()))?;
+            cvt(libc::close(served.slave.as_raw_fd()))?;
+        }
+        loop {
+            sys::nap(Duration::from_secs(1));
+        }
+    })?;
+    let _again = open(&shared.path, O_RDWR | O_NOCTTY)?;
+    // SAFETY: no memory is involved.
+    let session = || unsafe { libc::tcgetsid(served.master.as_raw_fd()) };
+    ensure!(
+        sys::until(Duration::from_secs(10), || session() == child.pid),
+        "the terminal has no session"
+    );
+    fs::write(v.path("child"), child.pid.to_string())?;
+    v.stand()?;
+    same("session", child.pid, session())
+}
+
+/// Terminals that are served or used from outside the tree are refused.
+fn served_outside(b: &Bench<'_>) -> Result<()> {
+    let mut life = b.start("serves-outside")?;
+    let child = fs::read_to_string(b.path("child"))?;
+    b.refuses(
+        child.parse()?,
+        &[
+            "controlling terminal outside the tree",
+            "open outside the tree, too",
+        ],
+    )?;
+    life.passes()
 }

@@ -18,7 +18,11 @@ use selftests::sys::{
     owned,
     Area, //
 };
-use selftests::Bench;
+use selftests::{
+    Bench,
+    Process, //
+};
+use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::net::{
@@ -31,6 +35,7 @@ use std::os::fd::{
     FromRawFd,
     OwnedFd, //
 };
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{
     Command,
@@ -48,6 +53,10 @@ const SUITE: Suite = Suite {
         Refusal::new("io-uring", io_uring, &["io_uring"]),
         Refusal::new("namespace-file", namespace_file, &["namespace"]),
         Refusal::new("sysv-shm", sysv_shm, &["sysv"]),
+        Refusal::new("sysv-shm-made", sysv_shm_made, &["SysV shared memory"]),
+        Refusal::new("semaphore-undo", semaphore_undo, &["SysV semaphore undo"]),
+        Refusal::new("keyring", keyring, &["keyring"]),
+        Refusal::new("device-memory", device_memory, &["device memory"]),
         Refusal::new("aio-context", aio_context, &["aio"]),
         Refusal::new("uts-namespace", uts_namespace, &["namespace"]),
         Refusal::new(
@@ -74,6 +83,10 @@ const SUITE: Suite = Suite {
         Custom {
             name: "ptraced",
             run: ptraced,
+        },
+        Custom {
+            name: "another-root",
+            run: another_root,
         },
         Custom {
             name: "another-users-process",
@@ -107,6 +120,7 @@ const SUITE: Suite = Suite {
     victims: &[
         Case::new("plain", |v| v.stand()),
         Case::new("several", several),
+        Case::new("has-chrooted", has_chrooted).no_control(),
     ],
     ..Suite::new("refusal")
 };
@@ -220,6 +234,79 @@ fn sysv_shm(v: &Victim) -> Result<()> {
     v.stand()?;
     // SAFETY: it is attached there.
     same("byte", 9, unsafe { addr.read_volatile() })
+}
+
+/// A segment that is not attached anywhere goes with who has made it.
+fn sysv_shm_made(v: &Victim) -> Result<()> {
+    // SAFETY: no memory is involved.
+    let id = unsafe { libc::shmget(libc::IPC_PRIVATE, sys::PAGE, 0o600) };
+    let id = match cvt(id) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => return skip("no System V IPC"),
+        id => id?,
+    };
+    v.stand()?;
+    // SAFETY: the command has no argument.
+    cvt(unsafe { libc::shmctl(id, libc::IPC_RMID, ptr::null_mut()) })?;
+    Ok(())
+}
+
+fn semaphore_undo(v: &Victim) -> Result<()> {
+    // SAFETY: no memory is involved.
+    let id = unsafe { libc::semget(libc::IPC_PRIVATE, 1, 0o600) };
+    let id = match cvt(id) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => return skip("no System V IPC"),
+        id => id?,
+    };
+    let mut up = libc::sembuf {
+        sem_num: 0,
+        sem_op: 1,
+        sem_flg: libc::SEM_UNDO as libc::c_short,
+    };
+    // SAFETY: there is one operation; the commands have no argument.
+    let value = unsafe {
+        cvt(libc::semop(id, &mut up, 1))?;
+        v.stand()?;
+        let value = cvt(libc::semctl(id, 0, libc::GETVAL))?;
+        cvt(libc::semctl(id, 0, libc::IPC_RMID))?;
+        value
+    };
+    same("semaphore", 1, value)
+}
+
+/// A session keyring that the caller of ckpt does not have.
+fn keyring(v: &Victim) -> Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    // SAFETY: without a name there is no memory involved.
+    let id = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0) };
+    match cvt(id) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => return skip("no keyrings"),
+        id => id?,
+    };
+    v.stand()
+}
+
+/// Memory of a PCI device, which is mapped and not touched.
+fn device_memory(v: &Victim) -> Result<()> {
+    let devices = match fs::read_dir("/sys/bus/pci/devices") {
+        Ok(devices) => devices,
+        Err(e) => return skip(format!("no PCI devices: {e}")),
+    };
+    for device in devices {
+        let device = device?.path();
+        for number in 0..6 {
+            // Many have none, or one of I/O ports.
+            let path = device.join(format!("resource{number}"));
+            let Ok(fd) = open(&path, O_RDWR | O_CLOEXEC) else {
+                continue;
+            };
+            let mapped = Area::map(sys::PAGE, PROT_READ, libc::MAP_SHARED, fd.as_raw_fd(), 0);
+            if mapped.is_ok() {
+                drop(fd);
+                return v.stand();
+            }
+        }
+    }
+    skip("no PCI device has memory")
 }
 
 fn aio_context(v: &Victim) -> Result<()> {
@@ -412,36 +499,10 @@ fn program_of_32_bits(b: &Bench<'_>) -> Result<()> {
         child => child?,
     };
     let pid = child.id() as i32;
-    let result = refused(b, pid, &["32-bit task", "32-bit address space"]);
+    let result = b.refuses(pid, &["32-bit task", "32-bit address space"]);
     child.kill()?;
     child.wait()?;
     result
-}
-
-/// Requires that `ckpt` refuses `pid`, with and without --check, by all of `words`.
-fn refused(b: &Bench<'_>, pid: i32, words: &[&str]) -> Result<()> {
-    let pid = pid.to_string();
-    b.ckpt()
-        .args(["--check", &pid])
-        .run()?
-        .refused("ckpt --check", words)?;
-    let image = b.path("image");
-    b.ckpt()
-        .arg(&pid)
-        .arg("-o")
-        .arg(&image)
-        .run()?
-        .refused("ckpt", words)?;
-    b.no_image()
-}
-
-fn ends(life: &mut selftests::Life<'_>) -> Result<()> {
-    life.tell()?;
-    same(
-        "how the victim went on",
-        selftests::Outcome::Pass,
-        life.ends_well()?,
-    )
 }
 
 fn ptraced(b: &Bench<'_>) -> Result<()> {
@@ -449,7 +510,7 @@ fn ptraced(b: &Bench<'_>) -> Result<()> {
     // SAFETY: no memory is involved; PTRACE_SEIZE does not stop the victim.
     unsafe { cvt(libc::ptrace(libc::PTRACE_SEIZE, life.pid, 0, 0))? };
     let object = format!("task {}", life.pid);
-    refused(b, life.pid, &[&object, "trace"])?;
+    b.refuses(life.pid, &[&object, "trace"])?;
     // SAFETY: as above; a tracee must be stopped to be detached.
     unsafe {
         cvt(libc::ptrace(libc::PTRACE_INTERRUPT, life.pid, 0, 0))?;
@@ -457,7 +518,37 @@ fn ptraced(b: &Bench<'_>) -> Result<()> {
         cvt(libc::waitpid(life.pid, &mut status, libc::__WALL))?;
         cvt(libc::ptrace(libc::PTRACE_DETACH, life.pid, 0, 0))?;
     }
-    ends(&mut life)
+    life.passes()
+}
+
+/// Has a child with another root directory.
+fn has_chrooted(v: &Victim) -> Result<()> {
+    let dir = v.path("root");
+    fs::create_dir_all(&dir)?;
+    let path = CString::new(dir.as_os_str().as_bytes())?;
+    let child = Process::fork(|| {
+        // SAFETY: the path is a C string.
+        if unsafe { libc::chroot(path.as_ptr()) } != 0 {
+            return 1;
+        }
+        loop {
+            sys::nap(Duration::from_secs(1));
+        }
+    })?;
+    let root = format!("/proc/{}/root", child.pid);
+    ensure!(
+        sys::until(Duration::from_secs(10), || {
+            fs::read_link(&root).is_ok_and(|root| root == dir)
+        }),
+        "the child has no root directory of its own"
+    );
+    v.stand()
+}
+
+fn another_root(b: &Bench<'_>) -> Result<()> {
+    let mut life = b.start("has-chrooted")?;
+    b.refuses(life.pid, &["another root directory than the caller's"])?;
+    life.passes()
 }
 
 /// Where an ordinary user may write.
@@ -479,21 +570,21 @@ fn another_users_process(b: &Bench<'_>) -> Result<()> {
             .refused("ckpt as user 1000", &[&pid, "permi"])?;
     }
     same("bytes written", 0, fs::metadata(b.path("stream"))?.len())?;
-    ends(&mut life)
+    life.passes()
 }
 
 fn kernel_thread(b: &Bench<'_>) -> Result<()> {
     let Some(pid) = selftests::a_kernel_thread()? else {
         return skip("no kernel thread can be seen");
     };
-    refused(b, pid, &[&pid.to_string(), "kernel thread"])
+    b.refuses(pid, &[&pid.to_string(), "kernel thread"])
 }
 
 fn no_such_process(b: &Bench<'_>) -> Result<()> {
     let life = b.start("plain")?;
     let pid = life.pid;
     drop(life);
-    refused(b, pid, &[&pid.to_string()])
+    b.refuses(pid, &[&pid.to_string()])
 }
 
 fn several(v: &Victim) -> Result<()> {
@@ -519,12 +610,8 @@ fn several_blockers(b: &Bench<'_>) -> Result<()> {
         .map(String::as_str)
         .chain(["/dev/kmsg", "/proc/", "socket"])
         .collect();
-    let pid = life.pid.to_string();
-    b.ckpt()
-        .args(["--check", &pid])
-        .run()?
-        .refused("ckpt --check", &words)?;
-    ends(&mut life)
+    b.refuses(life.pid, &words)?;
+    life.passes()
 }
 
 /// --check of a victim without blockers succeeds and leaves nothing.
@@ -537,7 +624,7 @@ fn nothing_to_refuse(b: &Bench<'_>) -> Result<()> {
         .run()?
         .succeeded("ckpt --check")?;
     b.no_image()?;
-    ends(&mut life)
+    life.passes()
 }
 
 /// A refused checkpoint does not harm the image of an earlier one.
@@ -545,7 +632,7 @@ fn image_kept(b: &Bench<'_>) -> Result<()> {
     let image = b.path("image");
     let mut good = b.start("plain")?;
     good.checkpoint(&[], &image)?;
-    ends(&mut good)?;
+    good.passes()?;
     b.forget()?;
     let before = fs::read(&image)?;
     fs::remove_file(b.path("ready"))?;
@@ -557,5 +644,5 @@ fn image_kept(b: &Bench<'_>) -> Result<()> {
         .run()?
         .refused("ckpt", &[])?;
     ensure!(fs::read(&image)? == before, "the earlier image changed");
-    ends(&mut bad)
+    bad.passes()
 }

@@ -15,7 +15,6 @@ use selftests::sys::{
 use selftests::{
     Bench,
     NumbersThatFollow,
-    Outcome,
     Process,
     Task, //
 };
@@ -201,8 +200,7 @@ fn comes_back(b: &Bench<'_>, victim: &str, scope: &[&str], restart: &[&str]) -> 
         ckpt = ckpt.arg(&first);
     }
     ckpt.arg("-o").arg(&image).run()?.succeeded("ckpt")?;
-    life.tell()?;
-    same("how the victim ended", Outcome::Pass, life.ends_well()?)?;
+    life.passes()?;
 
     let done = b.rstr().args(restart).arg("-i").arg(&image).run()?;
     same(
@@ -272,8 +270,7 @@ fn pid_namespace(b: &Bench<'_>) -> Result<()> {
         done.said
     );
     b.no_image()?;
-    life.tell()?;
-    same("how it ended", Outcome::Pass, life.ends_well()?)
+    life.passes()
 }
 
 fn fails(what: &str, args: Args, errno: i32) -> Result<()> {
@@ -425,6 +422,5 @@ fn by_itself(b: &Bench<'_>, victim: &str) -> Result<()> {
         Process::adopt(child.pid).wait(Duration::from_secs(10))?;
     }
     life.restart(&b.path("image"), &[])?;
-    life.tell()?;
-    same("how it ended", Outcome::Pass, life.ends_well()?)
+    life.passes()
 }

@@ -25,6 +25,7 @@ use selftests::sys::{
     sigset, //
 };
 use selftests::{
+    Bench,
     NumbersThatFollow,
     Process, //
 };
@@ -45,6 +46,11 @@ const SUITE: Suite = Suite {
         Case::new("epoll-of-the-child", watched_by_the_child),
         Case::new("epoll-of-an-ended-process", watched_by_an_ended_process),
     ],
+    customs: &[Custom {
+        name: "epoll-of-the-parent",
+        run: for_a_process_outside,
+    }],
+    victims: &[Case::new("has-told-to-watch", has_told_to_watch).no_control()],
     // The numbers that follow are those of one victim.
     jobs: 1,
     ..Suite::new("signalfd")
@@ -198,4 +204,27 @@ fn watched_by_an_ended_process(v: &Victim) -> Result<()> {
     kill(getpid(), SIGUSR1)?;
     same("events", Vec::<u64>::new(), ep.ready()?)?;
     same("signal", SIGUSR1, take(&fd)?.0)
+}
+
+/// Leaves an instance that watches a signalfd for this process to a child.
+fn has_told_to_watch(v: &Victim) -> Result<()> {
+    let fd = signalfd(&[SIGUSR1], SFD_NONBLOCK)?;
+    let ep = Epoll::new()?;
+    ep.add(&fd, EPOLLIN, 1)?;
+    let child = Process::fork(|| loop {
+        sys::nap(Duration::from_secs(1));
+    })?;
+    fs::write(v.path("child"), child.pid.to_string())?;
+    v.stand()?;
+    kill(getpid(), SIGUSR1)?;
+    same("events", vec![1], ep.ready()?)
+}
+
+/// Without its parent the child is refused: nobody would get the signals that are watched.
+fn for_a_process_outside(b: &Bench<'_>) -> Result<()> {
+    let mut life = b.start("has-told-to-watch")?;
+    let child = fs::read_to_string(b.path("child"))?;
+    let task = format!("task {child}");
+    b.refuses(child.parse()?, &[&task, "for a process outside the tree"])?;
+    life.passes()
 }

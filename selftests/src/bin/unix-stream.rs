@@ -48,7 +48,6 @@ use selftests::unix::{
 use selftests::{
     Bench,
     NumbersThatFollow,
-    Outcome,
     Process,
     Task, //
 };
@@ -624,8 +623,7 @@ fn path_made_again(b: &Bench<'_>) -> Result<()> {
     life.checkpoint_and_kill(&b.path("image"))?;
     fs::remove_file(b.path("socket"))?;
     life.restart(&b.path("image"), &[])?;
-    life.tell()?;
-    same("result", Outcome::Pass, life.ends_well()?)
+    life.passes()
 }
 
 fn name_in_use(b: &Bench<'_>) -> Result<()> {
@@ -647,8 +645,7 @@ fn name_in_use(b: &Bench<'_>) -> Result<()> {
     drop(other);
     fs::remove_file(&path)?;
     life.restart_by(rstr())?;
-    life.tell()?;
-    same("result once it is free", Outcome::Pass, life.ends_well()?)
+    life.passes()
 }
 
 /// The descriptor that the runner gives to the victim.
@@ -680,17 +677,12 @@ fn outside_refused(b: &Bench<'_>) -> Result<()> {
     let (own, given) = pair(SOCK_STREAM)?;
     let mut life = start(b, &given)?;
     drop(given);
-    let pid = life.pid.to_string();
-    let place = format!("task {pid}/fd {GIVEN}");
+    let place = format!("task {}/fd {GIVEN}", life.pid);
     let words = [&place, "socket", "outside the tree", "--drop"];
-    b.ckpt()
-        .args(["--check", &pid])
-        .run()?
-        .refused("ckpt --check", &words)?;
+    b.refuses(life.pid, &words)?;
     send(&own, b"from outside", 0)?;
     drop(own);
-    life.tell()?;
-    same("result", Outcome::Pass, life.ends_well()?)
+    life.passes()
 }
 
 /// What was sent is still there, then comes the end.
@@ -701,8 +693,7 @@ fn outside_dropped(b: &Bench<'_>) -> Result<()> {
     life.checkpoint(&["--kill", "--drop=all"], &b.path("image"))?;
     life.reap()?;
     life.restart(&b.path("image"), &[])?;
-    life.tell()?;
-    same("result", Outcome::Pass, life.ends_well()?)
+    life.passes()
 }
 
 fn outside_supplied(b: &Bench<'_>) -> Result<()> {
@@ -723,8 +714,7 @@ fn outside_supplied(b: &Bench<'_>) -> Result<()> {
     drop(given);
     send(&own, b"from outside", 0)?;
     shutdown(&own, libc::SHUT_WR)?;
-    life.tell()?;
-    same("result", Outcome::Pass, life.ends_well()?)
+    life.passes()
 }
 
 /// Accepts a connection whose client is gone, then another.
@@ -744,14 +734,9 @@ fn pending_outside(b: &Bench<'_>) -> Result<()> {
     let mut life = b.start("accepts-gone")?;
     let own = client(SOCK_STREAM, &Name::path(&b.path("socket")))?;
     send(&own, b"from outside", 0)?;
-    let pid = life.pid.to_string();
-    b.ckpt()
-        .args(["--check", &pid])
-        .run()?
-        .refused("ckpt --check", &["socket", "outside the tree"])?;
+    b.refuses(life.pid, &["socket", "outside the tree"])?;
     life.checkpoint(&["--kill", "--drop=all"], &b.path("image"))?;
     life.reap()?;
     life.restart(&b.path("image"), &[])?;
-    life.tell()?;
-    same("result", Outcome::Pass, life.ends_well()?)
+    life.passes()
 }
