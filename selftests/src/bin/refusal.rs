@@ -36,6 +36,7 @@ use std::os::fd::{
     OwnedFd, //
 };
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{
     Command,
@@ -49,6 +50,8 @@ const SUITE: Suite = Suite {
         Refusal::new("tcp", tcp, &["socket: AF_INET SOCK_STREAM"]),
         Refusal::new("udp", udp, &["socket: AF_INET SOCK_DGRAM"]),
         Refusal::new("netlink", netlink, &["socket: AF_NETLINK SOCK_RAW"]),
+        Refusal::new("socket-mark", socket_mark, &["SO_MARK"]),
+        Refusal::new("message-queue", message_queue, &["not reachable by a path"]),
         Refusal::new("userfaultfd", userfaultfd, &["userfaultfd"]),
         Refusal::new("io-uring", io_uring, &["io_uring"]),
         Refusal::new("namespace-file", namespace_file, &["namespace"]),
@@ -58,7 +61,8 @@ const SUITE: Suite = Suite {
         Refusal::new("keyring", keyring, &["keyring"]),
         Refusal::new("device-memory", device_memory, &["device memory"]),
         Refusal::new("aio-context", aio_context, &["aio"]),
-        Refusal::new("uts-namespace", uts_namespace, &["namespace"]),
+        Refusal::new("uts-namespace", uts_namespace, &["uts namespace"]),
+        Refusal::new("user-namespace", user_namespace, &["user namespace"]),
         Refusal::new(
             "deleted-working-directory",
             deleted_working_directory,
@@ -83,6 +87,10 @@ const SUITE: Suite = Suite {
         Custom {
             name: "ptraced",
             run: ptraced,
+        },
+        Custom {
+            name: "tracer",
+            run: tracer,
         },
         Custom {
             name: "another-root",
@@ -121,6 +129,7 @@ const SUITE: Suite = Suite {
         Case::new("plain", |v| v.stand()),
         Case::new("several", several),
         Case::new("has-chrooted", has_chrooted).no_control(),
+        Case::new("has-tracer", has_tracer).no_control(),
     ],
     ..Suite::new("refusal")
 };
@@ -179,6 +188,34 @@ fn netlink(v: &Victim) -> Result<()> {
     let fd = unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
     let socket = descriptor("netlink", fd.into())?;
     stand_with(v, &socket)
+}
+
+fn socket_mark(v: &Victim) -> Result<()> {
+    let socket = UnixDatagram::unbound()?;
+    let mark = 5i32;
+    // SAFETY: the mark is valid.
+    cvt(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MARK,
+            ptr::from_ref(&mark).cast(),
+            size_of_val(&mark) as libc::socklen_t,
+        )
+    })?;
+    stand_with(v, &socket)
+}
+
+fn message_queue(v: &Victim) -> Result<()> {
+    let name = c"/checkpoint-selftest";
+    let flags = libc::O_CREAT | libc::O_CLOEXEC | O_RDWR;
+    // SAFETY: the name is valid, and no attributes are given.
+    let fd = unsafe { libc::mq_open(name.as_ptr(), flags, 0o600, ptr::null::<libc::mq_attr>()) };
+    let queue = descriptor("message queue", fd.into())?;
+    stand_with(v, &queue)?;
+    // SAFETY: the name is valid.
+    cvt(unsafe { libc::mq_unlink(name.as_ptr()) })?;
+    Ok(())
 }
 
 fn dnotify(v: &Victim) -> Result<()> {
@@ -336,6 +373,15 @@ fn uts_namespace(v: &Victim) -> Result<()> {
         "elsewhere",
         fs::read_to_string("/proc/sys/kernel/hostname")?.trim(),
     )
+}
+
+fn user_namespace(v: &Victim) -> Result<()> {
+    // SAFETY: no memory is involved.
+    match cvt(unsafe { libc::unshare(libc::CLONE_NEWUSER) }) {
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => return skip("no user namespaces"),
+        other => other?,
+    };
+    v.stand()
 }
 
 fn deleted_working_directory(v: &Victim) -> Result<()> {
@@ -518,6 +564,42 @@ fn ptraced(b: &Bench<'_>) -> Result<()> {
         cvt(libc::waitpid(life.pid, &mut status, libc::__WALL))?;
         cvt(libc::ptrace(libc::PTRACE_DETACH, life.pid, 0, 0))?;
     }
+    life.passes()
+}
+
+/// Has a child that traces another.
+fn has_tracer(v: &Victim) -> Result<()> {
+    let sleep = || loop {
+        sys::nap(Duration::from_secs(1));
+    };
+    let tracee = Process::fork(sleep)?;
+    let tracer = Process::fork(|| {
+        // SAFETY: no memory is involved; PTRACE_SEIZE does not stop the tracee.
+        if unsafe { libc::ptrace(libc::PTRACE_SEIZE, tracee.pid, 0, 0) } != 0 {
+            return 1;
+        }
+        sleep()
+    })?;
+    let (status, traced) = (
+        format!("/proc/{}/status", tracee.pid),
+        format!("TracerPid:\t{}\n", tracer.pid),
+    );
+    ensure!(
+        sys::until(Duration::from_secs(10), || {
+            fs::read_to_string(&status).is_ok_and(|status| status.contains(&traced))
+        }),
+        "the child traces nobody"
+    );
+    fs::write(v.path("tracer"), tracer.pid.to_string())?;
+    v.stand()
+}
+
+/// A tree that has the tracer, and not who is traced.
+fn tracer(b: &Bench<'_>) -> Result<()> {
+    let mut life = b.start("has-tracer")?;
+    let tracer = fs::read_to_string(b.path("tracer"))?;
+    let task = format!("task {tracer}");
+    b.refuses(tracer.parse()?, &[&task, "traces other tasks"])?;
     life.passes()
 }
 
