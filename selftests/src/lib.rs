@@ -17,6 +17,7 @@ mod pids;
 mod runner;
 mod suite;
 pub mod sys;
+mod threads;
 mod tool;
 pub mod unix;
 mod victim;
@@ -42,6 +43,7 @@ pub use suite::{
     Refusal,
     Suite, //
 };
+pub use threads::Counters;
 pub use tool::{
     Finished,
     Process,

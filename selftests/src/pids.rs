@@ -156,10 +156,7 @@ fn all() -> Result<Vec<Task>> {
 
 /// All processes except kernel threads.
 pub fn tasks() -> Result<Vec<Task>> {
-    Ok(all()?
-        .into_iter()
-        .filter(|t| !t.is_kernel)
-        .collect())
+    Ok(all()?.into_iter().filter(|t| !t.is_kernel).collect())
 }
 
 /// The number of a kernel thread, if any can be seen from this pid namespace.

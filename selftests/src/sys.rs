@@ -22,6 +22,7 @@ use std::os::fd::{
     RawFd, //
 };
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::ptr;
 use std::time::{
@@ -303,6 +304,40 @@ pub fn verify(what: &str, bytes: &[u8], seed: u64) -> Result<()> {
             );
         }
     }
+    Ok(())
+}
+
+/// A copy of a descriptor, for the calls of the standard library.
+pub fn file(fd: &OwnedFd) -> Result<fs::File> {
+    Ok(fd.try_clone()?.into())
+}
+
+/// Writes `len` bytes as [`fill`] makes them to the start of a file.
+pub fn fill_file(fd: &OwnedFd, len: usize, seed: u64) -> Result<()> {
+    let mut bytes = vec![0; len];
+    fill(&mut bytes, seed);
+    Ok(file(fd)?.write_all_at(&bytes, 0)?)
+}
+
+/// Requires that a file has what [`fill_file`] wrote, and no more.
+pub fn verify_file(what: &str, fd: &OwnedFd, len: usize, seed: u64) -> Result<()> {
+    let file = file(fd)?;
+    let size = file.metadata()?.len();
+    ensure!(size == len as u64, "{what}: {size} bytes instead of {len}");
+    let mut bytes = vec![0; len];
+    file.read_exact_at(&mut bytes, 0)?;
+    verify(what, &bytes, seed)
+}
+
+/// Sends a byte to somebody who answers with the next one.
+pub fn answers(to: &OwnedFd, from: &OwnedFd, byte: u8) -> Result<()> {
+    write(to, &[byte])?;
+    let mut answer = [0];
+    let len = read(from, &mut answer)?;
+    ensure!(
+        len == 1 && answer[0] == byte + 1,
+        "answer to {byte}: {len} bytes, {answer:?}"
+    );
     Ok(())
 }
 

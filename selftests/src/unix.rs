@@ -240,7 +240,7 @@ pub fn recv_message(fd: &impl AsRawFd, flags: i32) -> io::Result<Message> {
         let mut at = libc::CMSG_FIRSTHDR(&header);
         while let Some(this) = at.as_ref() {
             let payload = libc::CMSG_DATA(this);
-            let len = this.cmsg_len as usize - payload.offset_from(at.cast()) as usize;
+            let len = this.cmsg_len - payload.offset_from(at.cast()) as usize;
             match (this.cmsg_level, this.cmsg_type) {
                 (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
                     for i in 0..len / 4 {

@@ -63,7 +63,7 @@ impl Job {
                 unsafe {
                     libc::setpgid(0, 0);
                     libc::signal(SIGINT, libc::SIG_DFL);
-                    let mut byte = [0];
+                    let mut byte = [0u8];
                     loop {
                         if reads && libc::read(tty.as_raw_fd(), byte.as_mut_ptr().cast(), 1) == 1 {
                             libc::_exit(i32::from(byte[0]));

@@ -23,11 +23,14 @@ use selftests::prelude::*;
 use selftests::sys::{
     cvt,
     fcntl,
+    file,
     fill,
+    fill_file,
     open,
     owned,
     seek,
     verify,
+    verify_file,
     write,
     Area,
     PAGE, //
@@ -87,26 +90,9 @@ fn memfd(name: &str, flags: u32) -> Result<OwnedFd> {
     Ok(owned(unsafe { libc::memfd_create(name.as_ptr(), flags) })?)
 }
 
-fn file(fd: &OwnedFd) -> Result<fs::File> {
-    Ok(fd.try_clone()?.into())
-}
-
-fn filled(fd: &OwnedFd, len: usize, seed: u64) -> Result<()> {
-    let mut bytes = vec![0; len];
-    fill(&mut bytes, seed);
-    Ok(file(fd)?.write_all_at(&bytes, 0)?)
-}
-
-fn expect(fd: &OwnedFd, len: usize, seed: u64) -> Result<()> {
-    same("size", len as u64, file(fd)?.metadata()?.len())?;
-    let mut bytes = vec![0; len];
-    file(fd)?.read_exact_at(&mut bytes, 0)?;
-    verify("contents", &bytes, seed)
-}
-
 fn contents(v: &Victim) -> Result<()> {
     let fd = memfd("data", MFD_CLOEXEC)?;
-    filled(&fd, 10 * PAGE + 123, 1)?;
+    fill_file(&fd, 10 * PAGE + 123, 1)?;
     seek(&fd, 777, SEEK_SET)?;
     let m = file(&fd)?.metadata()?;
     let before = (m.mode(), m.uid(), m.mtime(), m.mtime_nsec());
@@ -117,7 +103,7 @@ fn contents(v: &Victim) -> Result<()> {
         before,
         (m.mode(), m.uid(), m.mtime(), m.mtime_nsec()),
     )?;
-    expect(&fd, 10 * PAGE + 123, 1)?;
+    verify_file("contents", &fd, 10 * PAGE + 123, 1)?;
     same("position", 777, seek(&fd, 0, SEEK_CUR)?)?;
     same(
         "close-on-exec",
@@ -139,7 +125,7 @@ fn name(v: &Victim) -> Result<()> {
     let longest = "x".repeat(249);
     for name in ["", "a name/with: all [sorts] of (deleted)", &longest] {
         let fd = memfd(name, 0)?;
-        filled(&fd, PAGE, 2)?;
+        fill_file(&fd, PAGE, 2)?;
         let area = Area::map(PAGE, PROT_READ, MAP_SHARED, fd.as_raw_fd(), 0)?;
         let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
         let shown = || -> Result<_> {
@@ -183,7 +169,7 @@ fn seals(v: &Victim) -> Result<()> {
     let mut all = Vec::new();
     for set in sets {
         let fd = memfd("sealed", MFD_ALLOW_SEALING)?;
-        filled(&fd, 2 * PAGE, set as u64)?;
+        fill_file(&fd, 2 * PAGE, set as u64)?;
         fcntl(&fd, F_ADD_SEALS, set)?;
         all.push((set, fd));
     }
@@ -191,7 +177,7 @@ fn seals(v: &Victim) -> Result<()> {
     v.stand()?;
     for (set, fd) in &all {
         same("seals", *set, sealed(fd)?)?;
-        expect(fd, 2 * PAGE, *set as u64)?;
+        verify_file("contents", fd, 2 * PAGE, *set as u64)?;
         let may = |seal: i32, done: std::io::Result<()>| {
             same(
                 &format!("{set:#x} without {seal:#x}"),
@@ -213,7 +199,7 @@ fn seals(v: &Victim) -> Result<()> {
 /// What is sealed against writing is mapped nevertheless, before or after.
 fn sealed_and_mapped(v: &Victim) -> Result<()> {
     let fd = memfd("sealed", MFD_ALLOW_SEALING)?;
-    filled(&fd, 4 * PAGE, 3)?;
+    fill_file(&fd, 4 * PAGE, 3)?;
     fcntl(&fd, F_ADD_SEALS, F_SEAL_WRITE)?;
     let shared = Area::map(4 * PAGE, PROT_READ, MAP_SHARED, fd.as_raw_fd(), 0)?;
     let private = Area::map(4 * PAGE, RW, MAP_PRIVATE, fd.as_raw_fd(), 0)?;
@@ -237,14 +223,14 @@ fn sealed_and_mapped(v: &Victim) -> Result<()> {
 /// The mapping that was there before may be written, no other.
 fn future_write(v: &Victim) -> Result<()> {
     let fd = memfd("sealed", MFD_ALLOW_SEALING)?;
-    filled(&fd, 4 * PAGE, 4)?;
+    fill_file(&fd, 4 * PAGE, 4)?;
     let area = Area::map(4 * PAGE, RW, MAP_SHARED, fd.as_raw_fd(), 0)?;
     fcntl(&fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE)?;
     v.stand()?;
     verify("mapping", area.bytes(), 4)?;
     same("seals", F_SEAL_FUTURE_WRITE, sealed(&fd)?)?;
     fill(area.bytes(), 5);
-    expect(&fd, 4 * PAGE, 5)?;
+    verify_file("contents", &fd, 4 * PAGE, 5)?;
     ensure!(
         Area::map(PAGE, RW, MAP_SHARED, fd.as_raw_fd(), 0).is_err(),
         "it is mapped again for writing"
@@ -289,14 +275,14 @@ fn mapped_only(v: &Victim) -> Result<()> {
 
 fn private_mapping(v: &Victim) -> Result<()> {
     let fd = memfd("data", 0)?;
-    filled(&fd, 2 * PAGE, 7)?;
+    fill_file(&fd, 2 * PAGE, 7)?;
     let area = Area::map(2 * PAGE, RW, MAP_PRIVATE, fd.as_raw_fd(), 0)?;
     let mut expected = area.bytes().to_vec();
     area.bytes()[1] = 1;
     expected[1] = 1;
     v.stand()?;
     ensure!(*area.bytes() == *expected, "the mapping differs");
-    expect(&fd, 2 * PAGE, 7)
+    verify_file("contents", &fd, 2 * PAGE, 7)
 }
 
 fn shared_with_a_child(v: &Victim) -> Result<()> {
@@ -319,13 +305,13 @@ fn shared_with_a_child(v: &Victim) -> Result<()> {
 /// Another open file of it, for reading only.
 fn opened_again(v: &Victim) -> Result<()> {
     let fd = memfd("data", 0)?;
-    filled(&fd, 5000, 8)?;
+    fill_file(&fd, 5000, 8)?;
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
     let reads = open(Path::new(&path), libc::O_RDONLY)?;
     seek(&reads, 99, SEEK_SET)?;
     drop(fd);
     v.stand()?;
-    expect(&reads, 5000, 8)?;
+    verify_file("contents", &reads, 5000, 8)?;
     same("position", 99, seek(&reads, 0, SEEK_CUR)?)?;
     ensure!(
         sys::fails_with(write(&reads, b"x"), libc::EBADF),

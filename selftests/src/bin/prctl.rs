@@ -197,7 +197,7 @@ fn read_implies_exec(v: &Victim) -> Result<()> {
     same("executable", (false, true), expected)?;
     v.stand()?;
     // SAFETY: no memory is involved.
-    let now = cvt(unsafe { libc::personality(!0 & 0xffff_ffff) })?;
+    let now = cvt(unsafe { libc::personality(0xffff_ffff) })?;
     same("personality", READ_IMPLIES_EXEC as i32, now)?;
     let new = Area::anon(sys::PAGE, prot, libc::MAP_PRIVATE)?;
     let now = (executable(&before)?, executable(&after)?);

@@ -14,6 +14,7 @@ use selftests::sys::{
 };
 use selftests::{
     Bench,
+    Counters,
     NumbersThatFollow,
     Process,
     Task, //
@@ -23,13 +24,6 @@ use std::mem;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::atomic::{
-    AtomicBool,
-    AtomicU64,
-    Ordering, //
-};
-use std::sync::Arc;
-use std::thread;
 
 const SUITE: Suite = Suite {
     customs: &[
@@ -357,28 +351,11 @@ fn writes_itself(v: &Victim) -> Result<()> {
 
 fn writes_with_threads(v: &Victim) -> Result<()> {
     let numbers = NumbersThatFollow::choose();
-    let (count, stop) = (
-        Arc::new(AtomicU64::new(0)),
-        Arc::new(AtomicBool::new(false)),
-    );
-    let (counting, stopped) = (count.clone(), stop.clone());
-    let thread = thread::spawn(move || {
-        while !stopped.load(Ordering::SeqCst) {
-            counting.fetch_add(1, Ordering::SeqCst);
-            sys::nap(Duration::from_millis(2));
-        }
-    });
+    let counters = Counters::start(1);
     drop(numbers);
     writes_itself(v)?;
-    let before = count.load(Ordering::SeqCst);
-    ensure!(
-        sys::until(Duration::from_secs(10), || count.load(Ordering::SeqCst)
-            > before),
-        "the thread stands still"
-    );
-    stop.store(true, Ordering::SeqCst);
-    thread.join().expect("the thread panicked");
-    Ok(())
+    counters.all_go_on()?;
+    counters.end()
 }
 
 /// A child that checkpoints its parent, with itself.

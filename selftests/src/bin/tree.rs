@@ -5,23 +5,18 @@
 use selftests::prelude::*;
 use selftests::sys::{
     cvt,
-    gettid,
     pipe,
     read,
     write, //
 };
 use selftests::{
+    Counters,
     NumbersThatFollow,
     Process, //
 };
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitCode;
-use std::sync::atomic::{
-    AtomicBool,
-    AtomicU64,
-    Ordering, //
-};
 use std::sync::Arc;
 use std::thread;
 
@@ -46,60 +41,6 @@ fn main() -> ExitCode {
 fn getpgid(pid: i32) -> Result<i32> {
     // SAFETY: no memory is involved.
     Ok(cvt(unsafe { libc::getpgid(pid) })?)
-}
-
-/// Threads that count until they are told to stop.
-struct Counters {
-    stop: Arc<AtomicBool>,
-    counts: Vec<Arc<AtomicU64>>,
-    threads: Vec<thread::JoinHandle<Result<()>>>,
-}
-
-impl Counters {
-    fn start(number: usize) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let counts: Vec<_> = (0..number).map(|_| Arc::new(AtomicU64::new(0))).collect();
-        let threads = counts
-            .iter()
-            .map(|count| {
-                let (stop, count) = (stop.clone(), count.clone());
-                thread::spawn(move || {
-                    let tid = gettid();
-                    while !stop.load(Ordering::SeqCst) {
-                        same("number of a thread", tid, gettid())?;
-                        count.fetch_add(1, Ordering::SeqCst);
-                        sys::nap(Duration::from_millis(2));
-                    }
-                    Ok(())
-                })
-            })
-            .collect();
-        Self {
-            stop,
-            counts,
-            threads,
-        }
-    }
-
-    fn all_go_on(&self) -> Result<()> {
-        for count in &self.counts {
-            let before = count.load(Ordering::SeqCst);
-            ensure!(
-                sys::until(Duration::from_secs(10), || count.load(Ordering::SeqCst)
-                    > before),
-                "a thread stands still"
-            );
-        }
-        Ok(())
-    }
-
-    fn end(self) -> Result<()> {
-        self.stop.store(true, Ordering::SeqCst);
-        for thread in self.threads {
-            thread.join().expect("a thread panicked")?;
-        }
-        Ok(())
-    }
 }
 
 fn threads(v: &Victim) -> Result<()> {
@@ -172,10 +113,7 @@ impl Echo {
     }
 
     fn answers(&self, byte: u8) -> Result<()> {
-        write(&self.to, &[byte])?;
-        let mut answer = [0];
-        same("length of the answer", 1, read(&self.from, &mut answer)?)?;
-        same("answer", byte + 1, answer[0])
+        sys::answers(&self.to, &self.from, byte)
     }
 
     fn end(mut self) -> Result<()> {

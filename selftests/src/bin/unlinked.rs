@@ -21,12 +21,15 @@ use selftests::prelude::*;
 use selftests::sys::{
     cvt,
     fcntl,
+    file,
     fill,
+    fill_file,
     open,
     owned,
     read,
     seek,
     verify,
+    verify_file,
     write,
     Area,
     PAGE, //
@@ -106,32 +109,13 @@ fn unlinked(path: &Path) -> Result<OwnedFd> {
     Ok(fd)
 }
 
-fn filled(fd: &OwnedFd, len: usize, seed: u64) -> Result<()> {
-    let mut bytes = vec![0; len];
-    fill(&mut bytes, seed);
-    Ok(file(fd)?.write_all_at(&bytes, 0)?)
-}
-
-/// A copy of the descriptor, for the calls of the standard library.
-fn file(fd: &OwnedFd) -> Result<fs::File> {
-    Ok(fd.try_clone()?.into())
-}
-
-fn expect(what: &str, fd: &OwnedFd, len: usize, seed: u64) -> Result<()> {
-    let file = file(fd)?;
-    same(what, len as u64, file.metadata()?.len())?;
-    let mut bytes = vec![0; len];
-    file.read_exact_at(&mut bytes, 0)?;
-    verify(what, &bytes, seed)
-}
-
 fn contents(v: &Victim) -> Result<()> {
     let fd = unlinked(&v.path("data"))?;
     // The last page is not full.
-    filled(&fd, 3 * PAGE + 77, 1)?;
+    fill_file(&fd, 3 * PAGE + 77, 1)?;
     seek(&fd, 5000, SEEK_SET)?;
     v.stand()?;
-    expect("contents", &fd, 3 * PAGE + 77, 1)?;
+    verify_file("contents", &fd, 3 * PAGE + 77, 1)?;
     same("position", 5000, seek(&fd, 0, SEEK_CUR)?)?;
     same("links", 0, file(&fd)?.metadata()?.nlink())?;
     // It is a file like before: it grows, and what comes then is zero.
@@ -179,7 +163,7 @@ fn holes(v: &Victim) -> Result<()> {
 
 fn attributes(v: &Victim) -> Result<()> {
     let fd = unlinked(&v.path("data"))?;
-    filled(&fd, 10, 2)?;
+    fill_file(&fd, 10, 2)?;
     // SAFETY: no memory is involved.
     cvt(unsafe { libc::fchown(fd.as_raw_fd(), 1234, 5678) })?;
     file(&fd)?.set_permissions(fs::Permissions::from_mode(0o4751))?;
@@ -199,7 +183,7 @@ fn attributes(v: &Victim) -> Result<()> {
     let before = all()?;
     v.stand()?;
     same("mode, owner, times", before, all()?)?;
-    expect("contents", &fd, 10, 2)
+    verify_file("contents", &fd, 10, 2)
 }
 
 fn reopen(fd: &OwnedFd, flags: i32) -> io::Result<OwnedFd> {
@@ -210,7 +194,7 @@ fn reopen(fd: &OwnedFd, flags: i32) -> io::Result<OwnedFd> {
 /// Several open files of one file have a position each, and the contents together.
 fn shared_by_open_files(v: &Victim) -> Result<()> {
     let fd = unlinked(&v.path("data"))?;
-    filled(&fd, 3000, 3)?;
+    fill_file(&fd, 3000, 3)?;
     let (reads, writes) = (reopen(&fd, O_RDONLY)?, reopen(&fd, O_WRONLY | O_APPEND)?);
     let copy = fd.try_clone()?;
     seek(&reads, 1000, SEEK_SET)?;
@@ -245,7 +229,7 @@ fn shared_by_open_files(v: &Victim) -> Result<()> {
 
 fn shared_with_a_child(v: &Victim) -> Result<()> {
     let fd = unlinked(&v.path("data"))?;
-    filled(&fd, 100, 4)?;
+    fill_file(&fd, 100, 4)?;
     let numbers = NumbersThatFollow::choose();
     let mut child = Process::fork(|| {
         v.wait();
@@ -264,7 +248,7 @@ fn shared_with_a_child(v: &Victim) -> Result<()> {
 /// Mapped and open: what is written one way is seen the other.
 fn shared_mapping(v: &Victim) -> Result<()> {
     let fd = unlinked(&v.path("data"))?;
-    filled(&fd, 10 * PAGE, 5)?;
+    fill_file(&fd, 10 * PAGE, 5)?;
     let area = Area::map(
         4 * PAGE,
         PROT_READ | PROT_WRITE,
@@ -273,7 +257,7 @@ fn shared_mapping(v: &Victim) -> Result<()> {
         PAGE as i64,
     )?;
     let alone = unlinked(&v.path("other"))?;
-    filled(&alone, 2 * PAGE, 6)?;
+    fill_file(&alone, 2 * PAGE, 6)?;
     let no_fd = Area::map(
         2 * PAGE,
         PROT_READ | PROT_WRITE,
@@ -308,7 +292,7 @@ fn shared_mapping(v: &Victim) -> Result<()> {
 /// What the mapping has of its own stays its own, the rest is the file's.
 fn private_mapping(v: &Victim) -> Result<()> {
     let fd = unlinked(&v.path("data"))?;
-    filled(&fd, 2 * PAGE, 7)?;
+    fill_file(&fd, 2 * PAGE, 7)?;
     let area = Area::map(
         2 * PAGE,
         PROT_READ | PROT_WRITE,
@@ -321,7 +305,7 @@ fn private_mapping(v: &Victim) -> Result<()> {
     expected[1] = 1;
     v.stand()?;
     ensure!(*area.bytes() == *expected, "the mapping differs");
-    expect("file", &fd, 2 * PAGE, 7)?;
+    verify_file("file", &fd, 2 * PAGE, 7)?;
     file(&fd)?.write_all_at(&[99], PAGE as u64)?;
     same("the file's page", 99, area.bytes()[PAGE])
 }
@@ -329,9 +313,9 @@ fn private_mapping(v: &Victim) -> Result<()> {
 fn on_tmpfs(v: &Victim) -> Result<()> {
     let name = format!("/dev/shm/unlinked-{}", sys::getpid());
     let fd = unlinked(Path::new(&name))?;
-    filled(&fd, 5 * PAGE + 1, 8)?;
+    fill_file(&fd, 5 * PAGE + 1, 8)?;
     v.stand()?;
-    expect("contents", &fd, 5 * PAGE + 1, 8)
+    verify_file("contents", &fd, 5 * PAGE + 1, 8)
 }
 
 /// linkat(2) of an open file.
@@ -359,14 +343,14 @@ fn tmpfile(v: &Victim) -> Result<()> {
         open(&dir, O_TMPFILE | O_RDWR)?,
         open(&dir, O_TMPFILE | O_EXCL | O_RDWR)?,
     );
-    filled(&may, 5000, 9)?;
-    filled(&may_not, 6000, 10)?;
+    fill_file(&may, 5000, 9)?;
+    fill_file(&may_not, 6000, 10)?;
     let flags = fcntl(&may, libc::F_GETFL, 0)?;
     let gone = unlinked(&v.path("unlinked"))?;
     v.stand()?;
     same("flags", flags, fcntl(&may, libc::F_GETFL, 0)?)?;
-    expect("may get a name", &may, 5000, 9)?;
-    expect("may not", &may_not, 6000, 10)?;
+    verify_file("may get a name", &may, 5000, 9)?;
+    verify_file("may not", &may_not, 6000, 10)?;
     let name = v.path("name");
     let _ = fs::remove_file(&name);
     for fd in [&may_not, &gone] {
@@ -382,7 +366,7 @@ fn tmpfile(v: &Victim) -> Result<()> {
 /// It has a name by now, although not the one that it was opened by.
 fn tmpfile_linked(v: &Victim) -> Result<()> {
     let fd = open(&v.path(""), O_TMPFILE | O_RDWR)?;
-    filled(&fd, 100, 11)?;
+    fill_file(&fd, 100, 11)?;
     let name = v.path("name");
     link(&fd, &name)?;
     v.stand()?;
@@ -433,7 +417,7 @@ fn posix_shm(v: &Victim) -> Result<()> {
     fill(area.bytes(), 12);
     v.stand()?;
     verify("mapping", area.bytes(), 12)?;
-    expect("file", &fd, 3 * PAGE, 12)?;
+    verify_file("file", &fd, 3 * PAGE, 12)?;
     area.bytes()[0] = 17;
     let mut byte = [0];
     file(&fd)?.read_exact_at(&mut byte, 0)?;
@@ -445,10 +429,10 @@ fn directory_gone(v: &Victim) -> Result<()> {
     let dir = v.path("gone");
     fs::create_dir(&dir)?;
     let fd = unlinked(&dir.join("data"))?;
-    filled(&fd, 1000, 13)?;
+    fill_file(&fd, 1000, 13)?;
     fs::remove_dir(&dir)?;
     v.stand()?;
-    expect("contents", &fd, 1000, 13)
+    verify_file("contents", &fd, 1000, 13)
 }
 
 fn attribute(v: &Victim) -> Result<()> {
@@ -494,9 +478,9 @@ fn in_a_directory(v: &Victim) -> Result<()> {
     let dir = v.path("dir");
     fs::create_dir_all(&dir)?;
     let fd = unlinked(&dir.join("data"))?;
-    filled(&fd, 100, 14)?;
+    fill_file(&fd, 100, 14)?;
     v.stand()?;
-    expect("contents", &fd, 100, 14)
+    verify_file("contents", &fd, 100, 14)
 }
 
 /// Where there is no directory any more, the restart says so and leaves nothing.
@@ -539,9 +523,9 @@ fn large(v: &Victim) -> Result<()> {
     fs::create_dir_all(&dir)?;
     mount(&dir, 128 * PAGE)?;
     let fd = unlinked(&dir.join("data"))?;
-    filled(&fd, 64 * PAGE, 15)?;
+    fill_file(&fd, 64 * PAGE, 15)?;
     v.stand()?;
-    expect("contents", &fd, 64 * PAGE, 15)?;
+    verify_file("contents", &fd, 64 * PAGE, 15)?;
     drop(fd);
     unmount(&dir)
 }

@@ -15,6 +15,7 @@ use selftests::sys::{
     getpid, //
 };
 use selftests::{
+    Counters,
     NumbersThatFollow,
     Process,
     Task, //
@@ -23,16 +24,10 @@ use std::ffi::CString;
 use std::process::ExitCode;
 use std::ptr;
 use std::sync::atomic::{
-    AtomicBool,
     AtomicI32,
-    AtomicU64,
     Ordering, //
 };
-use std::sync::{
-    Arc,
-    Mutex, //
-};
-use std::thread;
+use std::sync::Mutex;
 
 const SUITE: Suite = Suite {
     cases: &[
@@ -138,29 +133,12 @@ fn memory_of_its_own(v: &Victim) -> Result<()> {
 
 fn other_threads_go_on(v: &Victim) -> Result<()> {
     let numbers = NumbersThatFollow::choose();
-    let (count, stop) = (
-        Arc::new(AtomicU64::new(0)),
-        Arc::new(AtomicBool::new(false)),
-    );
-    let (counting, stopped) = (count.clone(), stop.clone());
-    let thread = thread::spawn(move || {
-        while !stopped.load(Ordering::SeqCst) {
-            counting.fetch_add(1, Ordering::SeqCst);
-            sys::nap(Duration::from_millis(2));
-        }
-    });
-    let goes_on = || {
-        let before = count.load(Ordering::SeqCst);
-        sys::until(Duration::from_secs(10), || {
-            count.load(Ordering::SeqCst) > before
-        })
-    };
-    ensure!(goes_on(), "the thread stands still before");
+    let counters = Counters::start(1);
+    counters.all_go_on()?;
     drop(numbers);
     let (pid, _) = vfork(v, 0, || 7)?;
-    ensure!(goes_on(), "the thread stands still");
-    stop.store(true, Ordering::SeqCst);
-    thread.join().expect("the thread panicked");
+    counters.all_go_on()?;
+    counters.end()?;
     check(pid, 7)
 }
 

@@ -297,10 +297,7 @@ impl Headless {
     }
 
     fn answers(&self, byte: u8) -> Result<()> {
-        write(&self.to, &[byte])?;
-        let mut answer = [0];
-        same("length of the answer", 1, read(&self.from, &mut answer)?)?;
-        same("answer", byte + 1, answer[0])
+        sys::answers(&self.to, &self.from, byte)
     }
 
     fn end(self) -> Result<()> {
