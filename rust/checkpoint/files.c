@@ -2,6 +2,8 @@
 /*
  * Open files, for kernel/checkpoint/files/: inline functions, macros and fields that Rust cannot
  * reach through bindgen. None of them is exported to modules.
+ *
+ * Locks: flc_lock of an inode; the lock of an f_owner. No function leaves one taken.
  */
 #include <linux/backing-dev.h>
 #include <linux/checkpoint.h>

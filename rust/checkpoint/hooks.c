@@ -2,6 +2,9 @@
 /*
  * Small accessors for kernel/checkpoint/: inline functions, macros and fields that Rust cannot
  * reach through bindgen. None of them is exported to modules.
+ *
+ * Locks: tasklist_lock; task_lock() -> file_lock of a descriptor table, or seq of an fs_struct;
+ * siglock. checkpoint_lock_sighand() and checkpoint_task_lock() leave theirs taken.
  */
 #include <linux/checkpoint.h>
 #include <linux/sched/task_stack.h>

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Guard regions, shared memory and the vDSO, for kernel/checkpoint/: what is made of macros and inline functions.
+ * Guard regions, shared memory, huge pages and the vDSO, for kernel/checkpoint/: what is made of
+ * macros and inline functions.
+ *
+ * Locks: mmap_lock, in functions that change mappings; checkpoint_mmap_lock() leaves it taken.
  */
 #include <linux/buildid.h>
 #include <linux/checkpoint.h>

@@ -13,15 +13,19 @@
 //!    to other files.
 //! 3. *Furnish.* Every task gives itself its memory, descriptors, signal actions and the rest,
 //!    through the ordinary ways of the kernel, its credentials last, and parks before user mode.
-//! 4. *Fill.* The coordinator reads the contents of memory and loads the registers.
-//! 5. *Go.* The stream has been verified to its end: all run, at once, or stay as stopped as they
-//!    were.
+//! 4. *Fill.* The coordinator reads the contents of memory, and of files without a name, and loads
+//!    the registers.
+//! 5. *Finish.* The stream has been verified to its end. The coordinator adds what tasks would
+//!    disturb by building themselves, or contents by coming: terminals, locks, CPU time, seccomp,
+//!    pending signals, and last what runs by itself, as timers do.
+//! 6. *Go.* All run, at once, or stay as stopped as they were.
 //!
 //! Whatever fails before the last step makes every task die where it is.
 //!
-//! Waits: the coordinator waits for all tasks after 1 and after 3, every task for the coordinator
-//! after 1 and after 3, and a parent in vfork(2) for its child after 5; all of them killably. No
-//! lock is held in any of these waits.
+//! Waits: the coordinator waits for all tasks after 1 and after 3, and for those that stop in 5;
+//! every task waits for the coordinator after 1 and after 3, and a parent in vfork(2) for its child
+//! after 6; all of them killably. Only who gives up waits for those that create others at that
+//! moment whatever happens: they see it before the next. No lock is held in any of these waits.
 
 use core::{
     ptr::{

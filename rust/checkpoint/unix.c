@@ -2,6 +2,9 @@
 /*
  * Reading and building unix sockets, for files/unix.rs. None of the functions is exported to
  * modules.
+ *
+ * Locks: iolock -> lock of the queue, which checkpoint_unix_lock_queue() leaves taken; the state
+ * lock of one socket at a time -> lock of its queue; sk_peer_lock and sk_callback_lock, alone.
  */
 #include <linux/checkpoint.h>
 #include <linux/mount.h>
