@@ -133,6 +133,9 @@ fn run_tests(ctx: &Context, options: &Options, results: &mut Results) -> Result<
             let mut append = Vec::new();
             append.extend(options.filter.iter().map(|filter| format!("ckpt.filter={filter}")));
             append.extend(options.long.then(|| "ckpt.long=1".to_owned()));
+            // It is slow, and what it is for is the kernel: no run without a checkpoint, nothing twice.
+            let brief = flavour == Flavour::Debug && options.filter.is_none() && !options.long;
+            append.extend(brief.then(|| "ckpt.brief=1".to_owned()));
             let boot = Boot {
                 flavour,
                 kernel: &kernel,

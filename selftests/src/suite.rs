@@ -54,6 +54,9 @@ impl Mode {
         Self::Image,
     ];
     const SECOND_BOOT: [Self; 1] = [Self::SecondBoot];
+    /// Those of the first boot that have all that the kernel does in the others: two cycles begin with
+    /// a restart in the same boot.
+    const BRIEF: [Self; 3] = [Self::TwoCycles, Self::LeftRunning, Self::Image];
 
     /// Its name in the results.
     pub fn name(self) -> &'static str {
@@ -158,6 +161,12 @@ impl Case {
         self.not = modes;
         self
     }
+
+    /// Why a mode makes no sense for this case, if it does not.
+    fn excludes(&self, mode: Mode) -> Option<&'static str> {
+        let entry = self.not.iter().find(|(not, _)| *not == mode);
+        entry.map(|(_, why)| *why)
+    }
 }
 
 /// A victim that has to be refused by name and to go on unharmed.
@@ -260,11 +269,11 @@ impl Suite {
     }
 
     /// All tests of this boot as (name, what to do).
-    fn tests(&self, boot: u32) -> Vec<(String, Test<'_>)> {
-        let modes: &[Mode] = if boot == 2 {
-            &Mode::SECOND_BOOT
-        } else {
-            &Mode::FIRST_BOOT
+    fn tests(&self, boot: u32, brief: bool) -> Vec<(String, Test<'_>)> {
+        let modes: &[Mode] = match (boot, brief) {
+            (2, _) => &Mode::SECOND_BOOT,
+            (_, true) => &Mode::BRIEF,
+            (_, false) => &Mode::FIRST_BOOT,
         };
         let mut tests = Vec::new();
         let mut add = |name: &str, what: &str, test| {
@@ -272,21 +281,25 @@ impl Suite {
         };
         for case in self.cases {
             for &mode in modes {
+                let one_cycle = brief && mode == Mode::TwoCycles && case.excludes(mode).is_some();
+                let mode = if one_cycle { Mode::SameBoot } else { mode };
                 add(case.name, mode.name(), Test::Case(case, mode));
             }
         }
         if boot != 2 {
             for refusal in self.refusals {
                 let case = &refusal.case;
-                add(
-                    case.name,
-                    Mode::Control.name(),
-                    Test::Case(case, Mode::Control),
-                );
+                if !brief {
+                    add(
+                        case.name,
+                        Mode::Control.name(),
+                        Test::Case(case, Mode::Control),
+                    );
+                }
                 add(case.name, "refused", Test::Refusal(refusal));
             }
             for victim in self.victims {
-                if !victim.not.iter().any(|(mode, _)| *mode == Mode::Control) {
+                if !brief && victim.excludes(Mode::Control).is_none() {
                     add(
                         victim.name,
                         Mode::Control.name(),
@@ -302,7 +315,7 @@ impl Suite {
     }
 
     fn test(&self, options: &Options) -> Result<u8> {
-        let mut tests = self.tests(options.boot);
+        let mut tests = self.tests(options.boot, options.brief);
         tests.retain(|(name, _)| options.selects(name));
         if options.list {
             for (name, _) in &tests {
@@ -355,8 +368,8 @@ impl Suite {
         let dir = options.scratch.join(name.replace(':', "/"));
         let outcome = match test {
             Test::Case(case, mode) => {
-                if let Some((_, why)) = case.not.iter().find(|(m, _)| m == mode) {
-                    return Outcome::Skip((*why).to_owned());
+                if let Some(why) = case.excludes(*mode) {
+                    return Outcome::Skip(why.to_owned());
                 }
                 Trial::new(self, case, &dir, &options.scratch).in_mode(*mode)
             }
@@ -387,6 +400,7 @@ struct Options {
     filter: Vec<CString>,
     list: bool,
     long: bool,
+    brief: bool,
     victim: Option<(String, PathBuf)>,
 }
 
@@ -398,6 +412,7 @@ impl Options {
             filter: Vec::new(),
             list: false,
             long: false,
+            brief: false,
             victim: None,
         };
         while let Some(arg) = args.next() {
@@ -412,10 +427,11 @@ impl Options {
                 }
                 "--list" => options.list = true,
                 "--long" => options.long = true,
+                "--brief" => options.brief = true,
                 "--victim" => options.victim = Some((value()?, value()?.into())),
                 _ => bail!(
                     "unknown argument {arg:?}; known are --boot 1|2, --scratch DIR, \
-                     --filter GLOB[,GLOB ...], --list and --long"
+                     --filter GLOB[,GLOB ...], --list, --long and --brief"
                 ),
             }
         }

@@ -3,8 +3,9 @@
 //! The first process of the test guest.
 //!
 //! The kernel command line says what to do: `ckpt.mode=test|demo|shell|bench`, `ckpt.boot=1|2`, and
-//! optionally `ckpt.filter=GLOB[,GLOB ...]`, `ckpt.long=1`, `ckpt.digits=N` and `ckpt.bench=OPTION`.
-//! The console of the kernel is the first serial port; results go to the second.
+//! optionally `ckpt.filter=GLOB[,GLOB ...]`, `ckpt.long=1`, `ckpt.brief=1`, `ckpt.digits=N` and
+//! `ckpt.bench=OPTION`. The console of the kernel is the first serial port; results go to the
+//! second.
 
 use anyhow::{
     bail,
@@ -128,6 +129,7 @@ struct Options {
     boot: u32,
     filter: Option<String>,
     long: bool,
+    brief: bool,
     digits: u32,
     bench: Vec<String>,
 }
@@ -151,6 +153,7 @@ impl Options {
             boot: value("boot").unwrap_or("1").parse().context("ckpt.boot")?,
             filter: value("filter").map(str::to_owned),
             long: value("long") == Some("1"),
+            brief: value("brief") == Some("1"),
             digits: value("digits")
                 .unwrap_or("5000")
                 .parse()
@@ -400,9 +403,8 @@ impl Program {
         if let Some(filter) = &options.filter {
             command.args(["--filter", filter]);
         }
-        if options.long {
-            command.arg("--long");
-        }
+        command.args(options.long.then_some("--long"));
+        command.args(options.brief.then_some("--brief"));
         let mut child = command
             .current_dir(SCRATCH)
             .stdin(Stdio::null())
