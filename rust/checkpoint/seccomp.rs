@@ -9,6 +9,8 @@
 //! image come on top. Where the image begins with the very filters that the restarter has, as when
 //! both run in the same container, these are not added twice.
 //!
+//! The coordinator puts tasks into their modes when they lack nothing but signals and timers.
+//!
 //! Locks: `siglock`, by the kernel's own functions.
 
 use kernel::{

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Eventfds, with their counter.
+//! Eventfds, with their counter, made before any task exists.
 //!
 //! Locks: that of the eventfd, while its counter is read.
 
