@@ -3,7 +3,8 @@
 //! Pipes and fifos that only the tree has open: buffered data, size, packet mode, closed ends.
 //!
 //! A pipe may be open any number of times in each direction, by fork, /proc/self/fd and the names
-//! of fifos. Its own ends come back as pipe(2) makes them, all others are opened by the path.
+//! of fifos. Its own ends come back as pipe(2) makes them, all others are opened by the path; both
+//! before any task exists.
 //!
 //! Locks: the pipe's mutex, while its buffers are copied.
 
