@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// What the Debian of the tests holds beyond the minimum.
-const PACKAGES: &[&str] = &["python3", "make", "tcc", "libc6-dev"];
+const PACKAGES: &[&str] = &["python3", "make", "tcc", "libc6-dev", "redis-server", "tmux", "vim-tiny", "inotify-tools"];
 
 /// What it holds besides for the tests that take long.
 const LONG_PACKAGES: &[&str] = &["openjdk-21-jdk-headless", "nodejs"];

@@ -45,6 +45,7 @@ pub use suite::{
 };
 pub use threads::Counters;
 pub use tool::{
+    place,
     Finished,
     Process,
     Started,

@@ -112,7 +112,7 @@ impl Drop for Process {
 }
 
 /// Where a process is, for messages about those that do not end.
-pub(crate) fn place(pid: i32) -> String {
+pub fn place(pid: i32) -> String {
     let read = |name: &str| {
         let text = fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
         text.trim().replace('\n', " < ")

@@ -1,38 +1,70 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Programs of Debian as they are: checkpointed at work, killed, restarted, and their output compared
-//! with that of a run that nobody disturbed.
+//! Programs of Debian as they are: checkpointed over and over while they work, killed, restarted, and
+//! their output compared with that of a run that nobody disturbed.
 
 use selftests::prelude::*;
 use selftests::sys::cvt;
 use selftests::{
+    place,
     Bench,
-    NumbersThatFollow,
     Tool, //
 };
 use std::ffi::CString;
-use std::fs;
-use std::os::unix::process::CommandExt;
-use std::path::{
-    Path,
-    PathBuf, //
+use std::fs::{
+    self,
+    File,
+    OpenOptions, //
 };
+use std::os::unix::process::{
+    CommandExt,
+    ExitStatusExt, //
+};
+use std::path::Path;
 use std::process::{
-    Child,
     Command,
     ExitCode,
+    ExitStatus,
     Stdio, //
 };
 
 const SUITE: Suite = Suite {
     customs: &[
         Custom {
-            name: "python-multiprocessing",
-            run: |b| goes_on(b, &MULTIPROCESSING),
+            name: "pipeline",
+            run: |b| goes_on(b, &PIPELINE),
         },
         Custom {
             name: "make",
             run: |b| goes_on(b, &MAKE),
+        },
+        Custom {
+            name: "job-control",
+            run: |b| goes_on(b, &JOB_CONTROL),
+        },
+        Custom {
+            name: "tmux",
+            run: |b| goes_on(b, &TMUX),
+        },
+        Custom {
+            name: "inotifywait",
+            run: |b| goes_on(b, &INOTIFYWAIT),
+        },
+        Custom {
+            name: "redis",
+            run: |b| goes_on(b, &REDIS),
+        },
+        Custom {
+            name: "sqlite",
+            run: |b| goes_on(b, &SQLITE),
+        },
+        Custom {
+            name: "python-asyncio",
+            run: |b| goes_on(b, &ASYNCIO),
+        },
+        Custom {
+            name: "python-multiprocessing",
+            run: |b| goes_on(b, &MULTIPROCESSING),
         },
         Custom {
             name: "java",
@@ -43,7 +75,7 @@ const SUITE: Suite = Suite {
             run: |b| goes_on(b, &NODE),
         },
     ],
-    // The numbers that follow are those of one program.
+    // A restart needs the numbers of what was killed just before.
     jobs: 1,
     ..Suite::new("programs")
 };
@@ -53,141 +85,44 @@ fn main() -> ExitCode {
 }
 
 const DEBIAN: &str = "/debian";
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(60);
 
-/// A program, which writes to standard output and to files of its directory.
+/// Checkpoints of each, unless it ends before; with time for the long form as many as there can be.
+const TIMES: u32 = 4;
+
+/// What works for a while and writes to its standard output, which is the same each time. It makes the
+/// file `works` when it is under way.
 struct Program {
-    /// What has to be there for it.
-    needs: &'static str,
-    /// Files of its directory, made before.
-    files: fn(&Path) -> Result<()>,
-    /// A command for the shell.
-    command: &'static str,
-    /// The file that tells that it works: it is checkpointed when it is there.
-    works: &'static str,
+    /// What runs the first of the files.
+    interpreter: &'static str,
+    /// What has to be there besides.
+    needs: &'static [&'static str],
+    /// Files of its directory.
+    files: &'static [(&'static str, &'static str)],
 }
 
-/// Workers that compute, and talk to their parent by pipes.
-const MULTIPROCESSING: Program = Program {
-    needs: "/usr/bin/python3",
-    files: |dir| {
-        let script = "import hashlib, multiprocessing, os\n\
-            def work(number, requests, answers):\n\
-            \x20   data = bytes([number])\n\
-            \x20   while (step := requests.recv()) is not None:\n\
-            \x20       for _ in range(400):\n\
-            \x20           data = hashlib.sha256(data).digest()\n\
-            \x20       answers.send((number, step, data.hex()))\n\
-            if __name__ == '__main__':\n\
-            \x20   workers = []\n\
-            \x20   for number in range(4):\n\
-            \x20       from_parent, requests = multiprocessing.Pipe(False)\n\
-            \x20       answers, to_parent = multiprocessing.Pipe(False)\n\
-            \x20       worker = multiprocessing.Process(target=work, args=(number, from_parent, to_parent))\n\
-            \x20       worker.start()\n\
-            \x20       workers.append((worker, requests, answers))\n\
-            \x20   for step in range(120):\n\
-            \x20       for _, requests, _ in workers:\n\
-            \x20           requests.send(step)\n\
-            \x20       for _, _, answers in workers:\n\
-            \x20           print(*answers.recv(), flush=True)\n\
-            \x20       if step == 10:\n\
-            \x20           open('works', 'w').close()\n\
-            \x20   for worker, requests, _ in workers:\n\
-            \x20       requests.send(None)\n\
-            \x20       worker.join()\n\
-            \x20       print('ended with', worker.exitcode)\n";
-        Ok(fs::write(dir.join("program.py"), script)?)
-    },
-    command: "exec python3 program.py",
-    works: "works",
-};
-
-/// Four compilers at a time, and a program that says what they made.
-const MAKE: Program = Program {
-    needs: "/usr/bin/make",
-    files: |dir| {
-        let mut objects = String::new();
-        let mut main = String::from("#include <stdio.h>\n");
-        let mut calls = String::new();
-        for n in 0..24 {
-            let code = format!(
-                "#include <stdlib.h>\n#include <string.h>\n\
-                 int f{n}(void) {{ return {n} * abs(-3) + (int)strlen(\"{n}\"); }}\n"
-            );
-            fs::write(dir.join(format!("f{n}.c")), code)?;
-            objects += &format!(" f{n}.o");
-            main += &format!("int f{n}(void);\n");
-            calls += &format!("\tprintf(\"%d\\n\", f{n}());\n");
+/// A [`Program`] of files in `selftests/programs/`.
+macro_rules! program {
+    ($interpreter:literal, needs: $needs:expr, $($file:literal),+) => {
+        Program {
+            interpreter: $interpreter,
+            needs: &$needs,
+            files: &[$(($file, include_str!(concat!("../../programs/", $file)))),+],
         }
-        main += &format!("int main(void)\n{{\n{calls}\treturn 0;\n}}\n");
-        fs::write(dir.join("main.c"), main)?;
-        let makefile = format!(
-            "all: program\n\t./program\n\
-             program: main.o{objects}\n\ttcc -o $@ $^\n\
-             %.o: %.c\n\ttcc -c -o $@ $<\n\ttouch works\n"
-        );
-        Ok(fs::write(dir.join("Makefile"), makefile)?)
-    },
-    // Which compiler ends first is chance.
-    command: "make -j4 --jobserver-style=pipe -s",
-    works: "works",
-};
+    };
+}
 
-/// A pool of threads of a Java virtual machine.
-const JAVA: Program = Program {
-    needs: "/usr/bin/java",
-    files: |dir| {
-        let source = "import java.util.*;\nimport java.util.concurrent.*;\n\
-            public class Program {\n\
-            \x20   static long work(long n) {\n\
-            \x20       for (int i = 0; i < 200000; i++) n = n * 6364136223846793005L + 1442695040888963407L;\n\
-            \x20       return n;\n\
-            \x20   }\n\
-            \x20   public static void main(String[] args) throws Exception {\n\
-            \x20       ExecutorService pool = Executors.newFixedThreadPool(4);\n\
-            \x20       for (int step = 0; step < 60; step++) {\n\
-            \x20           List<Future<Long>> all = new ArrayList<>();\n\
-            \x20           for (int n = 0; n < 8; n++) {\n\
-            \x20               final long seed = step * 8 + n;\n\
-            \x20               all.add(pool.submit(() -> work(seed)));\n\
-            \x20           }\n\
-            \x20           long sum = 0;\n\
-            \x20           for (Future<Long> one : all) sum += one.get();\n\
-            \x20           System.out.println(step + \" \" + sum);\n\
-            \x20           if (step == 5) new java.io.File(\"works\").createNewFile();\n\
-            \x20           Thread.sleep(20);\n\
-            \x20       }\n\
-            \x20       pool.shutdown();\n\
-            \x20   }\n\
-            }\n";
-        Ok(fs::write(dir.join("Program.java"), source)?)
-    },
-    command: "exec java Program.java",
-    works: "works",
-};
-
-/// The event loop of Node, with its pool of threads.
-const NODE: Program = Program {
-    needs: "/usr/bin/node",
-    files: |dir| {
-        let source = "const crypto = require('crypto');\nconst fs = require('fs');\n\
-            const hash = (text) => new Promise((good, bad) => crypto.pbkdf2(text, 'salt', 2000, 16, 'sha256',\n\
-            \x20   (err, key) => err ? bad(err) : good(key.toString('hex'))));\n\
-            const pause = (ms) => new Promise((done) => setTimeout(done, ms));\n\
-            (async () => {\n\
-            \x20   for (let step = 0; step < 60; step++) {\n\
-            \x20       const all = await Promise.all([0, 1, 2, 3].map((n) => hash(`${step} ${n}`)));\n\
-            \x20       fs.writeSync(1, `${step} ${all.join(' ')}\\n`);\n\
-            \x20       if (step == 5) fs.writeFileSync('works', '');\n\
-            \x20       await pause(20);\n\
-            \x20   }\n\
-            })();\n";
-        Ok(fs::write(dir.join("program.js"), source)?)
-    },
-    command: "exec node program.js",
-    works: "works",
-};
+const PIPELINE: Program = program!("sh", needs: ["find", "sort", "gzip"], "pipeline.sh");
+const MAKE: Program = program!("sh", needs: ["make", "tcc"], "make.sh");
+const JOB_CONTROL: Program = program!("python3", needs: ["bash"], "jobs.py", "terminal.py");
+const TMUX: Program = program!("python3", needs: ["tmux", "vim.tiny"], "tmux.py", "terminal.py");
+const INOTIFYWAIT: Program = program!("python3", needs: ["inotifywait"], "inotify.py");
+const REDIS: Program = program!("python3", needs: ["redis-server"], "redis.py");
+const SQLITE: Program = program!("python3", needs: [], "sqlite.py");
+const ASYNCIO: Program = program!("python3", needs: [], "server.py");
+const MULTIPROCESSING: Program = program!("python3", needs: [], "workers.py");
+const JAVA: Program = program!("java", needs: [], "Pool.java");
+const NODE: Program = program!("node", needs: [], "loop.js");
 
 /// Debian's root as it is seen from here, with the kernel's file systems in it.
 fn debian() -> Result<()> {
@@ -216,101 +151,176 @@ fn debian() -> Result<()> {
     Ok(())
 }
 
-/// What runs in Debian.
-fn inside(mut command: Command, dir: PathBuf) -> Result<Command> {
-    let (root, dir) = (
-        CString::new(DEBIAN)?,
-        CString::new(dir.as_os_str().as_encoded_bytes())?,
-    );
+/// A file, as what runs in Debian can reach it.
+fn file(path: &Path, options: &OpenOptions) -> Result<File> {
+    let path = Path::new(DEBIAN).join(path.strip_prefix("/")?);
+    options
+        .open(&path)
+        .with_context(|| format!("{}", path.display()))
+}
+
+/// What runs in Debian, in `dir`; what it says goes to the file `log` there.
+fn inside(program: impl AsRef<std::ffi::OsStr>, dir: &Path, log: &str) -> Result<Command> {
+    let root = CString::new(DEBIAN)?;
+    let to = CString::new(dir.as_os_str().as_encoded_bytes())?;
+    let mut command = Command::new(program);
     command
         .env_clear()
         .env("PATH", "/usr/bin:/bin")
-        .env("HOME", "/");
+        .env("HOME", "/")
+        .env("LC_ALL", "C.UTF-8")
+        .stdin(file(Path::new("/dev/null"), OpenOptions::new().read(true))?)
+        .stdout(Stdio::null())
+        .stderr(file(
+            &dir.join(log),
+            OpenOptions::new().append(true).create(true),
+        )?);
     // SAFETY: the calls are async-signal-safe.
     unsafe {
         command.pre_exec(move || {
             cvt(libc::chroot(root.as_ptr()))?;
-            cvt(libc::chdir(dir.as_ptr()))?;
+            cvt(libc::chdir(to.as_ptr()))?;
             cvt(libc::setsid()).map(drop)
         });
     }
     Ok(command)
 }
 
-fn start(program: &Program, dir: &Path) -> Result<Child> {
-    fs::create_dir_all(dir)?;
-    (program.files)(dir)?;
-    let mut command = Command::new("/bin/sh");
-    command.arg("-c").arg(program.command);
-    let log = fs::File::create(dir.join("log"))?;
-    command
-        .stdin(Stdio::null())
-        .stdout(fs::File::create(dir.join("output"))?)
-        .stderr(log);
-    Ok(inside(command, dir.to_owned())?.spawn()?)
+/// A program at work.
+struct Run<'a> {
+    dir: &'a Path,
+    /// Its first process, a child of this one, also after a restart.
+    pid: i32,
+    status: Option<ExitStatus>,
 }
 
-/// A tool in Debian, which is where the program's files are.
-fn tool(name: &str, dir: &Path) -> Result<Command> {
-    let copy = dir.join(name);
-    fs::copy(Tool::path(name), &copy)?;
-    let mut command = Command::new(copy);
-    command.stdin(Stdio::null());
-    inside(command, dir.to_owned())
-}
-
-fn ends(mut child: Child, what: &str, dir: &Path) -> Result<()> {
-    let begin = Instant::now();
-    while child.try_wait()?.is_none() {
-        if begin.elapsed() > LIMIT {
-            child.kill()?;
-            bail!("{what} does not end");
+impl<'a> Run<'a> {
+    fn start(program: &Program, dir: &'a Path) -> Result<Self> {
+        fs::create_dir_all(dir)?;
+        for (name, text) in program.files {
+            fs::write(dir.join(name), text)?;
         }
-        sys::nap(Duration::from_millis(20));
+        let mut output = OpenOptions::new();
+        let child = inside(program.interpreter, dir, "log")?
+            .args(program.files.first().map(|(name, _)| name))
+            .stdout(file(&dir.join("output"), output.write(true).create(true))?)
+            .spawn()
+            .with_context(|| program.interpreter)?;
+        Ok(Self {
+            dir,
+            pid: child.id() as i32,
+            status: None,
+        })
     }
-    let status = child.wait()?;
-    let log = fs::read_to_string(dir.join("log")).unwrap_or_default();
-    ensure!(status.success(), "{what} ended with {status}: {log}");
-    Ok(())
+
+    /// Runs a tool, which sees what the program sees.
+    fn tool(&self, name: &str, args: &[&str]) -> Result<ExitStatus> {
+        let copy = self.dir.join(name);
+        if !copy.exists() {
+            fs::copy(Tool::path(name), &copy)?;
+        }
+        let status = inside(&copy, self.dir, "tools.log")?.args(args).status()?;
+        Ok(status)
+    }
+
+    /// Buries those that have ended, of the program and its descendants that became orphans. Says
+    /// whether some are left.
+    fn bury(&mut self) -> bool {
+        loop {
+            let mut status = 0;
+            // SAFETY: the status is valid for writing.
+            match unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) } {
+                0 => return true,
+                pid if pid == self.pid => self.status = Some(ExitStatus::from_raw(status)),
+                pid if pid > 0 => {}
+                _ => return false,
+            }
+        }
+    }
+
+    /// Waits for the end of all.
+    fn end(&mut self) -> Result<ExitStatus> {
+        ensure!(
+            sys::until(LIMIT, || !self.bury()),
+            "no end: {}",
+            self.said()
+        );
+        self.status.context("it has ended")
+    }
+
+    /// Waits for an end that must be exit status 0, and returns what was written.
+    fn output(&mut self) -> Result<String> {
+        let status = self.end()?;
+        ensure!(status.success(), "it ended with {status}: {}", self.said());
+        Ok(fs::read_to_string(self.dir.join("output"))?)
+    }
+
+    /// What it and the tools wrote, and what is left of it.
+    fn said(&self) -> String {
+        let mut text = String::new();
+        for name in ["output", "log", "tools.log"] {
+            text += &fs::read_to_string(self.dir.join(name)).unwrap_or_default();
+        }
+        for task in selftests::tasks().unwrap_or_default() {
+            if task.pid > sys::getpid() {
+                text += &format!("{task:?} {}\n", place(task.pid));
+            }
+        }
+        text
+    }
+
+    /// Has it checkpointed, killed and restarted, or says that it has ended meanwhile.
+    fn comes_back(&mut self) -> Result<bool> {
+        let pid = self.pid.to_string();
+        let status = self.tool("ckpt", &["--kill", "-o", "image", &pid])?;
+        if !status.success() {
+            ensure!(
+                sys::until(Duration::from_secs(1), || !self.bury()),
+                "ckpt: {status}: {}",
+                self.said()
+            );
+            return Ok(false);
+        }
+        self.end()?;
+        let status = self.tool("rstr", &["--detach", "-i", "image"])?;
+        ensure!(status.success(), "rstr: {status}: {}", self.said());
+        Ok(true)
+    }
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        // This process has no other children.
+        while self.bury() {
+            for task in selftests::tasks().unwrap_or_default() {
+                if task.ppid == sys::getpid() {
+                    let _ = sys::kill(task.pid, libc::SIGKILL);
+                }
+            }
+            sys::nap(Duration::from_millis(10));
+        }
+    }
 }
 
 fn goes_on(b: &Bench<'_>, program: &Program) -> Result<()> {
     debian()?;
-    if !Path::new(DEBIAN).join(&program.needs[1..]).exists() {
-        return skip(format!("there is no {}", program.needs));
-    }
-    let undisturbed = b.path("undisturbed");
-    ends(start(program, &undisturbed)?, "the program", &undisturbed)?;
-
-    let dir = b.path("restarted");
-    let numbers = NumbersThatFollow::choose();
-    let mut child = start(program, &dir)?;
-    let works = || dir.join(program.works).exists();
-    ensure!(sys::until(LIMIT, works), "the program does not work");
-    let begin = Instant::now();
-    // Now and then one of its processes is where it cannot be saved, as between vfork and exec.
-    loop {
-        let output = tool("ckpt", &dir)?
-            .args(["--kill", "-o", "image", &child.id().to_string()])
-            .output()?;
-        if output.status.success() {
-            break;
+    for name in program.needs.iter().chain([&program.interpreter]) {
+        if !Path::new(DEBIAN).join("usr/bin").join(name).exists() {
+            return skip(format!("there is no {name}"));
         }
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(
-            begin.elapsed() < LIMIT / 4 && child.try_wait()?.is_none(),
-            "ckpt: {}",
-            said.trim()
-        );
     }
-    child.wait()?;
-    drop(numbers);
-    let rstr = tool("rstr", &dir)?
-        .args(["--files=truncate", "-i", "image"])
-        .stdout(Stdio::null())
-        .stderr(fs::File::create(dir.join("log"))?)
-        .spawn()?;
-    ends(rstr, "the restarted program", &dir)?;
-    let output = |dir: &Path| fs::read_to_string(dir.join("output"));
-    same("output", output(&undisturbed)?, output(&dir)?)
+    let (undisturbed, restarted) = (b.path("undisturbed"), b.path("restarted"));
+    let expected = Run::start(program, &undisturbed)?.output()?;
+    ensure!(!expected.is_empty(), "no output");
+
+    let mut run = Run::start(program, &restarted)?;
+    let works = || restarted.join("works").exists();
+    ensure!(sys::until(LIMIT, works), "it does not work: {}", run.said());
+    let mut times = 0;
+    while (b.long || times < TIMES) && run.comes_back()? {
+        times += 1;
+        sys::nap(Duration::from_millis(25) * times);
+    }
+    ensure!(times > 0, "it ended too early");
+    same("output", expected, run.output()?)
 }
