@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Data that is on its way while the tree is checkpointed over and over: every byte arrives once,
-//! and in order.
+//! Data that is on its way, and locks that go from hand to hand, while the tree is checkpointed over
+//! and over: every byte arrives once and in order, and no lock is held twice.
 
 use libc::{
     SOCK_DGRAM,
     SOCK_SEQPACKET,
     SOCK_STREAM, //
 };
+use selftests::epoll::Epoll;
 use selftests::prelude::*;
 use selftests::sys::{
+    cvt,
+    errno,
     open,
+    owned,
     pipe,
     read,
     write, //
@@ -21,21 +25,35 @@ use selftests::{
     NumbersThatFollow,
     Process, //
 };
-use std::os::fd::OwnedFd;
+use std::fs::{
+    self,
+    File,
+    OpenOptions, //
+};
+use std::io;
+use std::mem;
+use std::os::fd::{
+    AsRawFd,
+    OwnedFd, //
+};
+use std::os::unix::fs::FileExt;
 use std::process::ExitCode;
 
 const SUITE: Suite = Suite {
     customs: &[
         Custom {
-            name: "killed-and-restarted",
-            run: |b| over_and_over(b, true),
+            name: "data",
+            run: |b| over_and_over(b, "all-data"),
         },
         Custom {
-            name: "left-running",
-            run: |b| over_and_over(b, false),
+            name: "locks",
+            run: |b| over_and_over(b, "all-locks"),
         },
     ],
-    victims: &[Case::new("all", all)],
+    victims: &[
+        Case::new("all-data", all_data),
+        Case::new("all-locks", all_locks),
+    ],
     // The numbers that follow are those of one victim.
     jobs: 1,
     ..Suite::new("transfer")
@@ -85,7 +103,137 @@ fn channels(v: &Victim) -> Result<Vec<Channel>> {
     let server = unix::listener(SOCK_STREAM, &at, 5)?;
     let writer = unix::client(SOCK_STREAM, &at)?;
     add("connection", (unix::accept(&server)?, writer), 33, false);
+    let (master, slave) = pty()?;
+    let copies = (master.try_clone()?, slave.try_clone()?);
+    add("typed", (slave, master), 60, false);
+    add("displayed", copies, 90, false);
     Ok(list)
+}
+
+/// A terminal that passes bytes on as they are.
+fn pty() -> Result<(OwnedFd, OwnedFd)> {
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: no memory is involved, then the descriptor is a master, then the settings are valid.
+    unsafe {
+        let master = owned(libc::posix_openpt(flags))?;
+        cvt(libc::unlockpt(master.as_raw_fd()))?;
+        let slave = owned(libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags))?;
+        let mut settings = mem::zeroed();
+        cvt(libc::tcgetattr(slave.as_raw_fd(), &mut settings))?;
+        libc::cfmakeraw(&mut settings);
+        cvt(libc::tcsetattr(slave.as_raw_fd(), libc::TCSANOW, &settings))?;
+        Ok((master, slave))
+    }
+}
+
+/// Channels with somebody in the middle, who passes on what comes.
+struct Relay {
+    from: OwnedFd,
+    to: OwnedFd,
+    bytes: Vec<u8>,
+    /// The end has come.
+    last: bool,
+}
+
+impl Relay {
+    const ROOM: usize = 5000;
+
+    /// The relay between two channels, and the channel as those at its ends see it.
+    fn between(
+        name: &'static str,
+        (from, writer): (OwnedFd, OwnedFd),
+        (reader, to): (OwnedFd, OwnedFd),
+        piece: usize,
+    ) -> Result<(Self, Channel)> {
+        for fd in [&from, &to] {
+            sys::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK)?;
+        }
+        let relay = Self {
+            from,
+            to,
+            bytes: Vec::new(),
+            last: false,
+        };
+        let channel = Channel {
+            name,
+            reader,
+            writer,
+            piece,
+            whole: false,
+        };
+        Ok((relay, channel))
+    }
+
+    /// Passes on what can be passed on now.
+    fn pass_on(&mut self) -> io::Result<()> {
+        loop {
+            let had = self.bytes.len();
+            self.bytes.resize(Self::ROOM, 0);
+            let came = read(&self.from, &mut self.bytes[had..]);
+            self.bytes.truncate(had + came.as_ref().map_or(0, |n| *n));
+            self.last |= self.bytes.ends_with(&END.to_ne_bytes());
+            let went = write(&self.to, &self.bytes);
+            self.bytes.drain(..went.as_ref().map_or(0, |n| *n));
+            match (came, went) {
+                (Ok(_), Ok(_)) => {}
+                (Err(e), _) | (_, Err(e)) if e.raw_os_error() != Some(libc::EAGAIN) => {
+                    return Err(e);
+                }
+                // It goes on when one of both is ready again.
+                (_, Err(_)) => return Ok(()),
+                (Err(_), _) if self.bytes.is_empty() => return Ok(()),
+                (Err(_), _) => {}
+            }
+        }
+    }
+}
+
+fn relays() -> Result<(Vec<Relay>, Vec<Channel>)> {
+    let made = [
+        Relay::between(
+            "relayed pipe",
+            pipe(libc::O_CLOEXEC)?,
+            unix::pair(SOCK_STREAM)?,
+            200,
+        )?,
+        Relay::between(
+            "relayed stream",
+            unix::pair(SOCK_STREAM)?,
+            pipe(libc::O_CLOEXEC)?,
+            500,
+        )?,
+    ];
+    Ok(made.into_iter().unzip())
+}
+
+/// A loop that serves all relays, told by edges. Returns what an exit status says.
+fn relay(relays: &mut [Relay]) -> i32 {
+    let watch = || {
+        let epoll = Epoll::new()?;
+        for (data, relay) in (0..).zip(&*relays) {
+            epoll.add(&relay.from, libc::EPOLLIN | libc::EPOLLET, data)?;
+            epoll.add(&relay.to, libc::EPOLLOUT | libc::EPOLLET, data)?;
+        }
+        io::Result::Ok(epoll)
+    };
+    let Ok(epoll) = watch() else {
+        return 6;
+    };
+    while relays.iter().any(|r| !r.last || !r.bytes.is_empty()) {
+        match epoll.wait(8, -1) {
+            Ok(events) => {
+                for (_, data) in events {
+                    if relays[data as usize].pass_on().is_err() {
+                        return 7;
+                    }
+                }
+            }
+            // As after SIGSTOP and SIGCONT.
+            Err(_) if errno() == libc::EINTR => {}
+            Err(_) => return 8,
+        }
+    }
+    0
 }
 
 /// Sends the numbers from 0 until it is told, then the end. Returns what an exit status says.
@@ -137,18 +285,23 @@ fn receive(channel: &Channel) -> i32 {
     }
 }
 
-/// Two processes for each channel.
-fn all(v: &Victim) -> Result<()> {
-    let channels = channels(v)?;
+/// Two processes for each channel, and one for those who relay.
+fn all_data(v: &Victim) -> Result<()> {
+    let mut channels = channels(v)?;
+    let (mut relays, relayed) = relays()?;
+    channels.extend(relayed);
     let numbers = NumbersThatFollow::choose();
-    let mut children = Vec::new();
+    let mut children = vec![("relays", "loop", Process::fork(|| relay(&mut relays))?)];
     for channel in &channels {
         children.push((channel.name, "writer", Process::fork(|| send(v, channel))?));
         children.push((channel.name, "reader", Process::fork(|| receive(channel))?));
     }
-    drop(numbers);
-    drop(channels);
+    drop((numbers, channels, relays));
     v.stand()?;
+    all_end_well(children)
+}
+
+fn all_end_well(children: Vec<(&str, &str, Process)>) -> Result<()> {
     for (name, role, mut child) in children {
         let status = child
             .wait(Duration::from_secs(30))
@@ -158,12 +311,98 @@ fn all(v: &Victim) -> Result<()> {
     Ok(())
 }
 
-fn over_and_over(b: &Bench<'_>, kill: bool) -> Result<()> {
-    let mut life = b.start("all")?;
+/// A way to lock a file.
+type Lock = fn(&File, held: bool) -> io::Result<()>;
+
+const LOCKS: &[(&str, Lock)] = &[
+    ("POSIX", |file, held| set_lock(file, libc::F_SETLKW, held)),
+    ("OFD", |file, held| set_lock(file, libc::F_OFD_SETLKW, held)),
+    ("flock", |file, held| {
+        let how = if held { libc::LOCK_EX } else { libc::LOCK_UN };
+        // SAFETY: no memory is involved.
+        cvt(unsafe { libc::flock(file.as_raw_fd(), how) }).map(drop)
+    }),
+];
+
+fn set_lock(file: &File, cmd: libc::c_int, held: bool) -> io::Result<()> {
+    // SAFETY: all zeroes is a flock, which is valid for the call.
+    unsafe {
+        let mut lock: libc::flock = mem::zeroed();
+        lock.l_type = (if held { libc::F_WRLCK } else { libc::F_UNLCK }) as libc::c_short;
+        cvt(libc::fcntl(file.as_raw_fd(), cmd, &lock)).map(drop)
+    }
+}
+
+/// How many take turns with each lock.
+const HANDS: u64 = 3;
+
+/// Takes the lock over and over until it is told. The file says who has it, how often it was taken,
+/// and how often by each. Returns what an exit status says.
+fn take_turns(v: &Victim, file: &File, lock: Lock, me: u64) -> i32 {
+    let get = |at: u64| {
+        let mut bytes = [0; 8];
+        file.read_exact_at(&mut bytes, at * 8)
+            .map(|()| u64::from_ne_bytes(bytes))
+    };
+    let set = |at: u64, value: u64| file.write_all_at(&value.to_ne_bytes(), at * 8);
+    let turn = |mine: u64| -> io::Result<bool> {
+        lock(file, true)?;
+        let (holder, turns) = (get(0)?, get(1)?);
+        set(0, me)?;
+        set(1, turns + 1)?;
+        sys::nap(Duration::from_micros(200));
+        let good = holder == 0 && (get(0)?, get(1)?, get(1 + me)?) == (me, turns + 1, mine);
+        set(1 + me, mine + 1)?;
+        set(0, 0)?;
+        lock(file, false)?;
+        Ok(good)
+    };
+    let mut mine = 0;
+    while mine == 0 || !v.told() {
+        match turn(mine) {
+            Ok(true) => mine += 1,
+            Ok(false) => return 5,
+            Err(_) => return 3,
+        }
+    }
+    0
+}
+
+/// Some processes for each kind of lock.
+fn all_locks(v: &Victim) -> Result<()> {
+    let numbers = NumbersThatFollow::choose();
+    let mut children = Vec::new();
+    for (name, lock) in LOCKS {
+        let path = v.path(name);
+        fs::write(&path, [0; 8 * (HANDS as usize + 2)])?;
+        for me in 1..=HANDS {
+            let file = OpenOptions::new().read(true).write(true).open(&path)?;
+            let child = Process::fork(|| take_turns(v, &file, *lock, me))?;
+            children.push((*name, "holder", child));
+        }
+    }
+    drop(numbers);
+    v.stand()?;
+    all_end_well(children)?;
+    for (name, _) in LOCKS {
+        let bytes = fs::read(v.path(name))?;
+        let words: Vec<u64> = bytes
+            .chunks_exact(8)
+            .map(|word| word.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b)))
+            .collect();
+        let sum = words[2..].iter().sum();
+        same(name, (0, sum), (words[0], words[1]))?;
+        ensure!(!words[2..].contains(&0), "{name}: one never had it");
+    }
+    Ok(())
+}
+
+fn over_and_over(b: &Bench<'_>, victim: &str) -> Result<()> {
+    let mut life = b.start(victim)?;
     let image = b.path("image");
-    for _ in 0..if b.long { 200 } else { 20 } {
+    for turn in 0..if b.long { 200 } else { 20 } {
         life.settle(Duration::from_millis(10))?;
-        if kill {
+        if turn % 2 == 0 {
             life.checkpoint_and_kill(&image)?;
             life.restart_detached(&image, &[])?;
         } else {
