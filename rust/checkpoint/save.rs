@@ -327,14 +327,6 @@ impl Saver<'_> {
     ///
     /// `EINTR`.
     fn snapshot(&mut self) -> Result<bool> {
-        let on_disk = |memory: &Memory| match memory {
-            Memory::Mm { .. } | Memory::Hugetlb { .. } => false,
-            Memory::Shmem { file, .. } => !files::is_internal_shmem(file),
-        };
-        // Files without a name may be larger than memory.
-        if self.memory.iter().any(on_disk) {
-            return Ok(false);
-        }
         let mut pages = 0;
         for memory in self.memory.iter() {
             pages += match memory {

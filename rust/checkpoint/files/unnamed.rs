@@ -170,6 +170,10 @@ fn save_contents(saver: &mut Saver<'_>, place: Place, file: &ARef<File>) -> Resu
     };
     let id = saver.object(&record, &[&tail])?;
     saver.objects.insert(Class::Unnamed, inode, id)?;
+    if !files::is_internal_shmem(&contents) {
+        // It may be larger than memory.
+        saver.stand_still(c"unlinked files on a disk");
+    }
     saver.memory.push(
         Memory::Shmem {
             id,
