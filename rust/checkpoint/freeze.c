@@ -405,6 +405,24 @@ bool checkpoint_kernel_task(struct task_struct *t)
 	return READ_ONCE(t->flags) & (PF_KTHREAD | PF_IO_WORKER | PF_USER_WORKER);
 }
 
+/*
+ * Made by restart(2), and not yet what it is to become: it has the registers that copy_thread() gives
+ * to what begins in the kernel.
+ */
+bool checkpoint_task_unfinished(struct task_struct *t)
+{
+	struct pt_regs *regs;
+	bool unfinished;
+
+	/* A zombie of a restart never gets others. */
+	if ((READ_ONCE(t->flags) & PF_EXITING) || !try_get_task_stack(t))
+		return false;
+	regs = task_pt_regs(t);
+	unfinished = !instruction_pointer(regs) && !user_stack_pointer(regs);
+	put_task_stack(t);
+	return unfinished;
+}
+
 /* Send @sig to @t's process on behalf of the caller, who could have traced it. */
 void checkpoint_signal(struct task_struct *t, int sig)
 {

@@ -220,6 +220,12 @@ impl Stopping {
             report.problem(place, fmt!("is a kernel thread: not supported"));
             return Err(EOPNOTSUPP);
         }
+        // A trap would make its restart fail.
+        // SAFETY: `task` is a valid task.
+        if unsafe { bindings::checkpoint_task_unfinished(task.as_ptr()) } {
+            report.problem(place, fmt!("is being restarted"));
+            return Err(EBUSY);
+        }
         access::may_stop(task).inspect_err(|_| {
             report.problem(place, fmt!("permission denied"));
         })

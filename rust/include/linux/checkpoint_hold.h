@@ -105,6 +105,7 @@ bool checkpoint_wait_inactive(struct task_struct *t, enum checkpoint_still still
 char checkpoint_task_state(struct task_struct *t);
 pid_t checkpoint_tracer(struct task_struct *t);
 bool checkpoint_kernel_task(struct task_struct *t);
+bool checkpoint_task_unfinished(struct task_struct *t);
 void checkpoint_signal(struct task_struct *t, int sig);
 bool checkpoint_process_stopped(struct task_struct *t);
 

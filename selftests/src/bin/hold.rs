@@ -124,6 +124,10 @@ const SUITE: Suite = Suite {
             run: ptrace_while_held,
         },
         Custom {
+            name: "while-restarting",
+            run: while_restarting,
+        },
+        Custom {
             name: "unprivileged",
             run: unprivileged,
         },
@@ -609,6 +613,32 @@ fn users<'a>(b: &'a Bench<'_>) -> Result<Watched<'a>> {
         slots: slots(&b.path("count"))?,
         used: 1,
     })
+}
+
+/// A hold that comes too early is refused, and the restart does not notice.
+fn while_restarting(b: &Bench<'_>) -> Result<()> {
+    let mut w = Watched::start(b, "tree")?;
+    let image = b.path("image");
+    w.life.checkpoint_and_kill_all(&image)?;
+    w.life.restart(&image, &[])?;
+    let begin = Instant::now();
+    let mut early = 0;
+    let hold = loop {
+        match Hold::new(w.life.pid, LEASE) {
+            Ok(hold) => break hold,
+            Err(e) if e.raw_os_error() == Some(libc::EBUSY) => early += 1,
+            Err(e) if e.raw_os_error() == Some(libc::ESRCH) => {}
+            Err(e) => return Err(e).context("hold"),
+        }
+        ensure!(
+            begin.elapsed() < Duration::from_secs(30),
+            "it never runs, {early} times too early: {}",
+            fs::read_to_string(b.path("rstr.err"))?
+        );
+    };
+    ensure!(early > 0, "no hold came too early");
+    hold.release()?;
+    w.ends()
 }
 
 /// An ordinary user may checkpoint what belongs to them.
