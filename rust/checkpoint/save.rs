@@ -26,7 +26,6 @@ use kernel::{
 
 use crate::{
     files::{
-        self,
         external::Request,
         survey::Survey,
         unix, //
