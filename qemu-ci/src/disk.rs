@@ -24,7 +24,7 @@ const DEBIAN_SIZE: &str = "1500M";
 const LONG_SIZE: &str = "3000M";
 
 /// Space for images; the file is sparse.
-const SCRATCH_BYTES: u64 = 2 << 30;
+const SCRATCH_BYTES: u64 = 4 << 30;
 
 /// The disk with the Debian that the tests use, or that those need that take long.
 pub fn debian(ctx: &Context, long: bool) -> Result<PathBuf> {

@@ -20,6 +20,7 @@ use anyhow::{
 use std::collections::VecDeque;
 use std::env;
 use std::ffi::CString;
+use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -380,10 +381,16 @@ impl Suite {
                 Bench::new(self, &dir, &options.scratch, options.long).run(custom.run)
             }
         };
-        outcome.unwrap_or_else(|e| match e.downcast_ref::<crate::Skipped>() {
+        let outcome = outcome.unwrap_or_else(|e| match e.downcast_ref::<crate::Skipped>() {
             Some(why) => Outcome::Skip(why.to_string()),
             None => Outcome::Fail(format!("{e:#}")),
-        })
+        });
+        let is_left = matches!(test, Test::Case(_, Mode::Image));
+        if matches!(outcome, Outcome::Pass) && !is_left {
+            // The disk has room for the images of the second boot and those of the moment.
+            let _ = fs::remove_dir_all(&dir);
+        }
+        outcome
     }
 }
 
