@@ -67,9 +67,11 @@ fn lines(text: &[u8]) -> Result<Vec<String>> {
     for line in std::str::from_utf8(text)?.lines() {
         let first = line.split(' ').next().unwrap_or_default();
         if !first.ends_with(':') {
-            // Shared anonymous memory has a new number after a restart.
+            // Shared anonymous memory and huge pages have a new number after a restart.
             let mut words: Vec<_> = line.split_whitespace().collect();
-            if words.get(3) == Some(&"00:01") && words.len() > 4 {
+            let is_shmem = words.get(3) == Some(&"00:01");
+            let is_hugetlb = words.get(5) == Some(&"/anon_hugepage");
+            if (is_shmem || is_hugetlb) && words.len() > 4 {
                 words.remove(4);
             }
             found.push(words.join(" "));

@@ -673,9 +673,9 @@ fn several(v: &Victim) -> Result<()> {
     let log = open(Path::new("/dev/kmsg"), O_CLOEXEC)?;
     // SAFETY: no memory is involved.
     let _log = owned(unsafe { libc::dup3(log.as_raw_fd(), 10, 0) })?;
-    let process = open(Path::new("/proc/self/stat"), O_CLOEXEC)?;
+    let uevent = open(Path::new("/sys/kernel/uevent_seqnum"), O_CLOEXEC)?;
     // SAFETY: no memory is involved.
-    let _process = owned(unsafe { libc::dup3(process.as_raw_fd(), 20, 0) })?;
+    let _uevent = owned(unsafe { libc::dup3(uevent.as_raw_fd(), 20, 0) })?;
     // SAFETY: no memory is involved.
     let raw = owned(unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW, 0) })?;
     // SAFETY: no memory is involved.
@@ -690,7 +690,7 @@ fn several_blockers(b: &Bench<'_>) -> Result<()> {
     let words: Vec<&str> = objects
         .iter()
         .map(String::as_str)
-        .chain(["/dev/kmsg", "/proc/", "socket"])
+        .chain(["/dev/kmsg", "/sys/", "socket"])
         .collect();
     b.refuses(life.pid, &words)?;
     life.passes()

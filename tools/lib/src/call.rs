@@ -188,7 +188,9 @@ impl<'fd> Checkpoint<'fd> {
         let held = flags & sys::HELD != 0;
         let mut stats = RawStats::default();
         let (result, lines) = with_log(|log| {
+            // A hold knows what it holds.
             let scope = match self.scope {
+                _ if held => 0,
                 Scope::Process => 0,
                 Scope::Group => sys::GROUP,
                 Scope::Session => sys::SESSION,
