@@ -116,6 +116,8 @@ fn one_process(v: &Victim) -> Result<()> {
 fn two_processes(v: &Victim) -> Result<()> {
     let area = Area::anon(4 * MIB, RW, MAP_PRIVATE)?;
     fill(area.bytes(), 3);
+    // Before the child has the pages too: the kernel does not page out by request what others have.
+    page_out(&area)?;
     let mut child = {
         let _numbers = NumbersThatFollow::choose();
         Process::fork(|| {
@@ -125,7 +127,6 @@ fn two_processes(v: &Victim) -> Result<()> {
             i32::from(!seen || verify("what it wrote", area.bytes(), 4).is_err())
         })?
     };
-    page_out(&area)?;
     v.stand()?;
     verify("in the parent", area.bytes(), 3)?;
     let status = child.wait(Duration::from_secs(20))?;
