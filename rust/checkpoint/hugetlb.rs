@@ -14,6 +14,7 @@ use kernel::{
     bindings,
     fs::File,
     prelude::*,
+    rbtree::RBTree,
     sync::aref::ARef, //
 };
 
@@ -22,13 +23,17 @@ use crate::{
     image::{
         record::{
             vma_flags,
+            vma_kind,
             Hugetlb,
             Vma, //
         },
         RecordRef, //
     },
     objects::Class,
-    plan::Opening,
+    plan::{
+        Blueprint,
+        Opening, //
+    },
     report::{
         Place,
         Report, //
@@ -96,31 +101,46 @@ pub(crate) fn open(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<
     })
 }
 
-/// Checks that the machine has the huge pages that mappings of object `id` take.
-pub(crate) fn check<'a>(
-    id: u32,
-    record: &Hugetlb,
-    vmas: impl Iterator<Item = &'a Vma>,
-    report: &mut Report,
-) {
-    let mut bytes = 0u64;
-    for vma in vmas.filter(|vma| vma.object.get() == id) {
+/// Checks that the machine has the huge pages that all mappings take together.
+///
+/// # Errors
+///
+/// `ENOMEM` when it has not, with a line in the report for each size of pages.
+pub(crate) fn check(plan: &Blueprint, report: &mut Report) -> Result {
+    // By size; there are few of them.
+    let mut needed: KVVec<(u32, u64)> = KVVec::new();
+    let mut shared = RBTree::new();
+    let huge = |vma: &&Vma| vma.kind.get() == vma_kind::HUGETLB;
+    for vma in plan.all_vmas().filter(huge) {
+        let id = vma.object.get();
+        let (record, _) = plan.object::<Hugetlb>(id)?;
+        let mut bytes = vma.end.get() - vma.start.get();
         if vma.flags.get() & vma_flags::MAYSHARE != 0 {
             // All mappings have the same pages.
+            if shared.try_create_and_insert(id, (), GFP_KERNEL)?.is_some() {
+                continue;
+            }
             bytes = record.size.get();
-            break;
         }
-        bytes = bytes.saturating_add(vma.end.get() - vma.start.get());
+        let shift = record.page_shift.get();
+        let pages = bytes.checked_shr(shift).unwrap_or(0);
+        match needed.iter_mut().find(|(of, _)| *of == shift) {
+            Some((_, sum)) => *sum = sum.saturating_add(pages),
+            None => needed.push((shift, pages), GFP_KERNEL)?,
+        }
     }
-    let shift = record.page_shift.get();
-    let needed = bytes.checked_shr(shift).unwrap_or(0);
-    // SAFETY: The function looks at the machine.
-    let free = unsafe { bindings::checkpoint_hugetlb_free(shift) };
-    if needed > free {
-        let kib = 1u64.checked_shl(shift).unwrap_or(0) / 1024;
-        report.problem(
-            Place::Tree,
-            fmt!("huge pages of {kib} KiB: {needed} needed, {free} free"),
-        );
+    let mut result = Ok(());
+    for (shift, needed) in needed.iter() {
+        // SAFETY: The function looks at the machine.
+        let free = unsafe { bindings::checkpoint_hugetlb_free(*shift) };
+        if *needed > free {
+            let kib = 1u64.checked_shl(*shift).unwrap_or(0) / 1024;
+            report.problem(
+                Place::Tree,
+                fmt!("huge pages of {kib} KiB: {needed} needed, {free} free"),
+            );
+            result = Err(ENOMEM);
+        }
     }
+    result
 }

@@ -51,7 +51,6 @@ use crate::{
             Group,
             Guard,
             Guards,
-            Hugetlb,
             Lock,
             Machine,
             MemPolicy,
@@ -668,6 +667,12 @@ impl Blueprint {
     }
 
     /// The number of the task with this tid.
+    /// Number of the process that task `tid` leads, if it leads one.
+    pub(crate) fn led_by(&self, tid: Pid) -> Option<usize> {
+        let process = self.tasks.get(self.by_tid(tid)?)?.process;
+        (self.process(process).ok()?.tgid.get() == tid).then_some(process)
+    }
+
     fn by_tid(&self, tid: Pid) -> Option<usize> {
         let at = self
             .by_tid
@@ -832,6 +837,14 @@ impl Blueprint {
         self.after(id)
             .iter()
             .map_while(|record| record.get_array::<Vmas>().ok())
+            .flat_map(|(_, vmas)| vmas)
+    }
+
+    /// The mappings of all address spaces.
+    pub(crate) fn all_vmas(&self) -> impl Iterator<Item = &Vma> {
+        self.records
+            .iter()
+            .filter_map(|record| record.get_array::<Vmas>().ok())
             .flat_map(|(_, vmas)| vmas)
     }
 
@@ -1025,6 +1038,7 @@ impl Blueprint {
         for record in self.records.iter() {
             first = first.and(self.check(record, report));
         }
+        first = first.and(hugetlb::check(self, report));
         first = first.and(self.check_usage(report));
         first = first.and(self.check_inherited(report));
         let pids = self.check_pids(report);
@@ -1053,15 +1067,6 @@ impl Blueprint {
             Kind::Cred => {
                 let (cred, groups) = record.get_array::<Cred>().map_err(|_| EINVAL)?;
                 cred::check(cred, groups, report)?;
-            }
-            Kind::Hugetlb => {
-                let vmas = self
-                    .records
-                    .iter()
-                    .filter_map(|record| record.get_array::<Vmas>().ok())
-                    .flat_map(|(_, vmas)| vmas);
-                hugetlb::check(record.id, get::<Hugetlb>(record)?.0, vmas, report);
-                err = ENOMEM;
             }
             Kind::MemPolicy => {
                 let (policy, nodes) = get::<MemPolicy>(record)?;

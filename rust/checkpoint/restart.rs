@@ -636,13 +636,11 @@ impl Tree {
         let plan = &self.blueprint;
         for (id, pty) in plan.ptys() {
             let session = pty.session.get();
-            let leads = |number: &usize| {
-                plan.process(*number).is_ok_and(|process| {
-                    process.tgid.get() == session
-                        && process.flags.get() & process_flags::SID_OUTSIDE == 0
-                })
-            };
-            let Some(leader) = (0..plan.processes.len()).find(leads) else {
+            let leader = plan.led_by(session).filter(|number| {
+                let process = plan.process(*number);
+                process.is_ok_and(|process| process.flags.get() & process_flags::SID_OUTSIDE == 0)
+            });
+            let Some(leader) = leader else {
                 report.problem(
                     Place::Image,
                     fmt!("a pty controls session {session}, which is not in the tree"),

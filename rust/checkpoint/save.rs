@@ -253,7 +253,7 @@ impl Saver<'_> {
     /// Notes that an open file was refused, and keeps it.
     pub(crate) fn remember_refused(&mut self, file: &ARef<File>) -> Result {
         if self.objects.insert(Class::Refused, file.as_ptr(), 0)? {
-            self.files.push(file.clone(), GFP_KERNEL)?;
+            self.keep(file.clone())?;
         }
         Ok(())
     }
