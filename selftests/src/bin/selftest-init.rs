@@ -273,8 +273,8 @@ fn results() -> Result<File> {
 
 /// Runs every program, then looks at what they left behind.
 ///
-/// As many run at a time as there are processors, each in a pid namespace of its own: the numbers of
-/// its victims are free when they come back.
+/// As many run at a time as there are processors, each with a pid namespace and terminals of its own:
+/// the numbers of its victims are free when they come back.
 fn test(options: &Options) -> Result<()> {
     let mut programs: Vec<_> = fs::read_dir(PROGRAMS)
         .context(PROGRAMS)?
@@ -477,6 +477,8 @@ fn first(command: &[OsString]) -> Result<i32> {
     }
     mount("none", "/", "none", libc::MS_PRIVATE | libc::MS_REC)?;
     mount("proc", "/proc", "proc", 0)?;
+    // Numbers of terminals have to be free as well.
+    mount("devpts", "/dev/pts", "devpts", 0)?;
     let mut child = Command::new(program).args(args).spawn()?;
     let status = reap(&mut child)?;
     for task in left_behind()? {
