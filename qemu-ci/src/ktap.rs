@@ -197,11 +197,6 @@ impl Parser {
         }
     }
 
-    /// Whether the stream has begun.
-    pub fn started(&self) -> bool {
-        self.started
-    }
-
     /// Ends the stream.
     pub fn finish(mut self) -> Report {
         if self.bailed_out {

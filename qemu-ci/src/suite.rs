@@ -133,7 +133,7 @@ fn run_tests(ctx: &Context, options: &Options, results: &mut Results) -> Result<
             let mut append = Vec::new();
             append.extend(options.filter.iter().map(|filter| format!("ckpt.filter={filter}")));
             append.extend(options.long.then(|| "ckpt.long=1".to_owned()));
-            // It is slow, and what it is for is the kernel: no run without a checkpoint, nothing twice.
+            // It is slow, and what it is for is the kernel: one victim a case.
             let brief = flavour == Flavour::Debug && options.filter.is_none() && !options.long;
             append.extend(brief.then(|| "ckpt.brief=1".to_owned()));
             let boot = Boot {
@@ -157,7 +157,7 @@ fn run_tests(ctx: &Context, options: &Options, results: &mut Results) -> Result<
     Ok(())
 }
 
-/// One boot: the results of its tests, of the kernel's own tests in its log, and reports in that log.
+/// One boot: the results of its tests, and reports in the kernel's log.
 fn test_boot(ctx: &Context, boot: &Boot<'_>, results: &mut Results) -> Result<()> {
     let what = format!("{} kernel, boot {}", boot.flavour.name(), boot.number);
     ui::say(&format!("{what} ..."));
@@ -172,11 +172,6 @@ fn test_boot(ctx: &Context, boot: &Boot<'_>, results: &mut Results) -> Result<()
     results.add(&what, report);
 
     let log = console(ctx, boot)?;
-    let mut kunit = ktap::Parser::default();
-    log.lines().for_each(|line| kunit.line(ktap::without_timestamp(line)));
-    if kunit.started() {
-        results.add(&format!("{what}, KUnit"), kunit.finish());
-    }
     if let Err(e) = judge(ctx, boot, ended, &log) {
         results.fail(format!("{what}: {e:#}"));
     }

@@ -77,6 +77,18 @@ impl Drop for NumbersThatFollow {
     }
 }
 
+/// Waits until this process has no child any more, and reads their status.
+pub(crate) fn reap_children(limit: std::time::Duration) -> bool {
+    sys::until(limit, || loop {
+        // SAFETY: no status is asked for.
+        match unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } {
+            0 => break false,
+            -1 => break true,
+            _ => {}
+        }
+    })
+}
+
 /// Waits until the children of the victim `root`, which is dead, are gone as well, and reads the
 /// status of those that came to this process.
 pub(crate) fn reap_orphans(root: i32, limit: std::time::Duration) -> Result<bool> {

@@ -84,33 +84,41 @@ impl<'a> Trial<'a> {
         }
     }
 
-    pub(crate) fn in_mode(mut self, mode: Mode) -> Result<Outcome> {
-        let image = self.bench.path(IMAGE);
-        let settle = match mode {
-            Mode::TwoCycles => self.case.settle / 2,
-            _ => self.case.settle,
-        };
+    pub(crate) fn in_mode(self, mode: Mode) -> Result<Outcome> {
         if mode == Mode::SecondBoot {
-            // The image lies where the first boot left it.
-            self.bench.dir.set_file_name(Mode::Image.name());
-            let left = fs::read_to_string(self.bench.path(LEFT))
-                .context("the first boot left no image")?;
-            if let Some(why) = left.strip_prefix(SKIPPED) {
-                return Ok(Outcome::Skip(why.to_owned()));
-            }
-            self.bench.forget()?;
-            let life = Life::left(&self.bench, self.case, &left)?;
-            return self.ends_after_restart(life, &self.bench.path(IMAGE), &[]);
+            return self.second_boot();
         }
         self.bench.clean()?;
+        let outcome = self.first_boot(mode)?;
+        if let (true, Outcome::Skip(why)) = (mode.is_for_second_boot(), &outcome) {
+            publish(&self.bench.dir, LEFT, &format!("{SKIPPED}{why}"))?;
+        }
+        Ok(outcome)
+    }
+
+    fn second_boot(mut self) -> Result<Outcome> {
+        // The image lies where the first boot left it.
+        for mode in [Mode::Chain, Mode::Image] {
+            self.bench.dir.set_file_name(mode.name());
+            if self.bench.path(LEFT).exists() {
+                break;
+            }
+        }
+        let left =
+            fs::read_to_string(self.bench.path(LEFT)).context("the first boot left no image")?;
+        if let Some(why) = left.strip_prefix(SKIPPED) {
+            return Ok(Outcome::Skip(why.to_owned()));
+        }
+        self.bench.forget()?;
+        let life = Life::left(&self.bench, self.case, &left)?;
+        self.ends_after_restart(life, &self.bench.path(IMAGE), &[])
+    }
+
+    fn first_boot(&self, mode: Mode) -> Result<Outcome> {
+        let image = self.bench.path(IMAGE);
         let mut life = match self.bench.begin(self.case)? {
             Ok(life) => life,
-            Err(outcome) => {
-                if let (Mode::Image, Outcome::Skip(why)) = (mode, &outcome) {
-                    publish(&self.bench.dir, LEFT, &format!("{SKIPPED}{why}"))?;
-                }
-                return Ok(outcome);
-            }
+            Err(outcome) => return Ok(outcome),
         };
         if mode == Mode::Control {
             life.settle(self.case.settle)?;
@@ -121,6 +129,10 @@ impl<'a> Trial<'a> {
             life.tell()?;
             return life.ends_well();
         }
+        let settle = match mode {
+            Mode::TwoCycles | Mode::Chain => self.case.settle / 2,
+            _ => self.case.settle,
+        };
         life.settle(settle)?;
         match mode {
             Mode::Control | Mode::SecondBoot => unreachable!("returned above"),
@@ -136,34 +148,61 @@ impl<'a> Trial<'a> {
                 life.checkpoint_and_kill(&second)?;
                 self.ends_after_restart(life, &second, &[])
             }
-            Mode::LeftRunning => {
-                life.checkpoint(&[], &image)?;
-                let (alive, stopping) = (life.alive, life.stopping);
-                life.wake()?;
-                life.tell()?;
-                match life.ends_well()? {
-                    Outcome::Pass => {}
-                    Outcome::Skip(why) => return Ok(Outcome::Skip(why)),
-                    Outcome::Fail(why) => bail!("while left running: {why}"),
-                }
-                ensure!(
-                    pids::reap_orphans(life.pid, LIMIT)?,
-                    "children of process {} are still there",
-                    life.pid
-                );
-                self.bench.forget()?;
-                let mut again = Life::restarted(&self.bench, self.case, life.pid);
-                (again.alive, again.stopping) = (alive, stopping);
-                let mut args = vec!["--files=truncate"];
-                args.extend(self.case.force.then_some("--force"));
-                self.ends_after_restart(again, &image, &args)
-            }
-            Mode::Image => {
-                life.checkpoint_and_kill(&image)?;
-                publish(&self.bench.dir, LEFT, &life.to_leave())?;
-                Ok(Outcome::Pass)
+            Mode::LeftRunning => match self.left_running(life, &image)? {
+                Ok(again) => self.ends_after_restart(again, &image, &self.after_it_went_on()),
+                Err(outcome) => Ok(outcome),
+            },
+            Mode::Image => self.leave(life),
+            Mode::Chain => {
+                let first = self.bench.path("image.1");
+                let mut again = match self.left_running(life, &first)? {
+                    Ok(again) => again,
+                    Err(outcome) => return Ok(outcome),
+                };
+                again.restart_detached(&first, &self.after_it_went_on())?;
+                again.settle(settle)?;
+                self.leave(again)
             }
         }
+    }
+
+    /// Checkpoints the victim, and lets it end well. Returns it as the image has it.
+    fn left_running<'b>(
+        &'b self,
+        mut life: Life<'b>,
+        image: &Path,
+    ) -> Result<Result<Life<'b>, Outcome>> {
+        life.checkpoint(&[], image)?;
+        let mut again = Life::restarted(&self.bench, self.case, life.pid);
+        (again.alive, again.stopping) = (life.alive, life.stopping);
+        life.wake()?;
+        life.tell()?;
+        match life.ends_well()? {
+            Outcome::Pass => {}
+            Outcome::Fail(why) => bail!("while left running: {why}"),
+            skip => return Ok(Err(skip)),
+        }
+        ensure!(
+            pids::reap_orphans(life.pid, LIMIT)?,
+            "children of process {} are still there",
+            life.pid
+        );
+        self.bench.forget()?;
+        Ok(Ok(again))
+    }
+
+    /// Arguments for an image whose victim has worked on its files since.
+    fn after_it_went_on(&self) -> Vec<&str> {
+        let mut args = vec!["--files=truncate"];
+        args.extend(self.case.force.then_some("--force"));
+        args
+    }
+
+    /// Checkpoints the victim and kills it, for a second boot.
+    fn leave(&self, mut life: Life<'_>) -> Result<Outcome> {
+        life.checkpoint_and_kill(&self.bench.path(IMAGE))?;
+        publish(&self.bench.dir, LEFT, &life.to_leave())?;
+        Ok(Outcome::Pass)
     }
 
     /// Restarts the image, has the victim check, and looks at how it ends.
@@ -498,9 +537,7 @@ impl<'a> Life<'a> {
     pub fn checkpoint_and_kill_all(&mut self, image: &Path) -> Result<Finished> {
         let done = self.checkpoint(&["--kill"], image)?;
         self.reap()?;
-        // What it left comes to this process, which has no other child.
-        // SAFETY: no memory is involved.
-        while sys::cvt(unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) }).is_ok() {}
+        self.reap_rest()?;
         Ok(done)
     }
 
@@ -515,6 +552,17 @@ impl<'a> Life<'a> {
     pub fn reap(&mut self) -> Result<std::process::ExitStatus> {
         let mut process = self.process.take().context("no process to wait for")?;
         process.wait(LIMIT).with_context(|| self.bench.log())
+    }
+
+    /// Waits for the end of its descendants, who come to this process, which has no other child.
+    pub fn reap_rest(&self) -> Result<()> {
+        ensure!(
+            pids::reap_children(LIMIT),
+            "descendants of process {} are still there: {:?}",
+            self.pid,
+            pids::tasks()?
+        );
+        Ok(())
     }
 
     /// Restarts the victim below an rstr that waits for it.
@@ -597,7 +645,7 @@ impl<'a> Life<'a> {
         let woke = self.bench.path(WOKE);
         let mut timing = Ok(());
         let mut seen = self.case.sleeps.is_none();
-        let begin = Instant::now();
+        let wait = sys::Wait::begin();
         let mut ended = None;
         while ended.is_none() {
             if !seen && (woke.exists() || result.exists()) {
@@ -609,14 +657,14 @@ impl<'a> Life<'a> {
                 (None, Some(process)) => process.ended()?,
                 (None, None) => bail!("nothing to wait for"),
             };
-            if begin.elapsed() > LIMIT {
+            if wait.elapsed() > LIMIT {
                 bail!(
                     "no end after {LIMIT:?}: {}: {}",
                     place(self.pid),
                     self.explain()
                 );
             }
-            sys::nap(Duration::from_millis(5));
+            wait.nap();
         }
         self.process = None;
         let status = ended.context("the loop ends with a status")?;

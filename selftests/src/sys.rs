@@ -65,17 +65,44 @@ pub fn nap(duration: Duration) {
     unsafe { libc::nanosleep(&request, ptr::null_mut()) };
 }
 
+/// Whether the kernel checks each access of its own to memory, which makes it slow, and keeps freed memory
+/// back.
+pub fn has_kasan() -> Result<bool> {
+    Ok(std::fs::read_to_string("/proc/kallsyms")?.contains(" kasan_quarantine_put\n"))
+}
+
+/// A wait for something that says nothing when it happens: looks often at first, and more and more rarely,
+/// as each look takes time from others.
+pub struct Wait(Instant);
+
+impl Wait {
+    /// It begins now.
+    pub fn begin() -> Self {
+        Self(Instant::now())
+    }
+
+    /// How long it has taken.
+    pub fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+
+    /// Naps until the next look.
+    pub fn nap(&self) {
+        nap((self.elapsed() / 8).clamp(Duration::from_millis(2), Duration::from_millis(50)));
+    }
+}
+
 /// Waits until `done`, at most for `limit`. Returns whether it was.
 pub fn until(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
-    let begin = Instant::now();
+    let wait = Wait::begin();
     loop {
         if done() {
             return true;
         }
-        if begin.elapsed() > limit {
+        if wait.elapsed() > limit {
             return false;
         }
-        nap(Duration::from_millis(10));
+        wait.nap();
     }
 }
 

@@ -85,19 +85,19 @@ impl Process {
 
     /// Waits for its end.
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
-        let begin = Instant::now();
+        let wait = sys::Wait::begin();
         loop {
             if let Some(status) = self.ended()? {
                 return Ok(status);
             }
-            if begin.elapsed() > limit {
+            if wait.elapsed() > limit {
                 bail!(
                     "process {} still runs after {limit:?}: {}",
                     self.pid,
                     place(self.pid)
                 );
             }
-            sys::nap(Duration::from_millis(5));
+            wait.nap();
         }
     }
 }

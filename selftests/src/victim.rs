@@ -22,7 +22,6 @@ use std::path::{
     Path,
     PathBuf, //
 };
-use std::time::Duration;
 
 pub(crate) const READY: &str = "ready";
 pub(crate) const GO: &str = "go";
@@ -87,8 +86,9 @@ impl Victim {
 
     /// Sleeps until it is time to check.
     pub fn wait(&self) {
+        let wait = sys::Wait::begin();
         while !self.told() {
-            sys::nap(Duration::from_millis(10));
+            wait.nap();
         }
     }
 

@@ -37,7 +37,10 @@ use std::os::unix::process::{
     ExitStatusExt, //
 };
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{
+    ExitCode,
+    ExitStatus, //
+};
 use std::sync::atomic::{
     AtomicPtr,
     AtomicU64,
@@ -184,11 +187,14 @@ fn slots(path: &Path) -> Result<&'static [AtomicU64]> {
     Ok(unsafe { std::slice::from_raw_parts(area.addr.cast(), SLOTS) })
 }
 
-/// Counts in one slot, with a short sleep each time, until it is told to stop.
+/// Counts in one slot, with a short sleep each time, until it is told to stop, for which it looks now and
+/// then: there are many of its kind.
 fn count(v: &Victim, slot: &AtomicU64) {
     while !v.told() {
-        slot.fetch_add(1, Ordering::Relaxed);
-        sys::nap(Duration::from_millis(1));
+        for _ in 0..16 {
+            slot.fetch_add(1, Ordering::Relaxed);
+            sys::nap(Duration::from_millis(4));
+        }
     }
 }
 
@@ -463,42 +469,29 @@ fn lease_renewed(b: &Bench<'_>) -> Result<()> {
     w.ends()
 }
 
-fn dies(mut life: Life<'_>) -> Result<()> {
-    same(
-        "signal that ended it",
-        Some(libc::SIGKILL),
-        life.reap()?.signal(),
-    )
+fn killed(status: ExitStatus) -> Result<()> {
+    same("signal that ended it", Some(libc::SIGKILL), status.signal())
 }
 
 fn sigkill_passes(b: &Bench<'_>) -> Result<()> {
-    let w = Watched::start(b, "tree")?;
+    let mut w = Watched::start(b, "tree")?;
     let hold = w.hold(LEASE)?;
     w.stands()?;
     kill(w.life.pid, libc::SIGKILL)?;
-    dies(w.life)?;
+    killed(w.life.reap()?)?;
     // The children are held still; they go on and end by themselves.
     drop(hold);
-    fs::write(b.path("go"), "")?;
-    Ok(())
+    w.life.tell()?;
+    w.life.reap_rest()
 }
 
 fn kills(b: &Bench<'_>) -> Result<()> {
-    let w = Watched::start(b, "tree")?;
+    let mut w = Watched::start(b, "tree")?;
     let hold = w.hold(LEASE)?;
     hold.kill()?;
-    let Watched { life, slots, .. } = w;
-    dies(life)?;
-    // The children too: none of them counts any more.
-    let read = || {
-        slots
-            .iter()
-            .map(|s| s.load(Ordering::Relaxed))
-            .collect::<Vec<_>>()
-    };
-    let before = read();
-    sys::nap(Duration::from_millis(300));
-    same("counters of a dead tree", before, read())
+    killed(w.life.reap()?)?;
+    // The children too, who are not told to end.
+    w.life.reap_rest()
 }
 
 fn stops(b: &Bench<'_>) -> Result<()> {

@@ -87,7 +87,8 @@ fn main() -> ExitCode {
 const DEBIAN: &str = "/debian";
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Checkpoints of each, unless it ends before; with time for the long form as many as there can be.
+/// Checkpoints of each, unless it ends before; half of them where all is slow, and with time for the long
+/// form as many as there can be.
 const TIMES: u32 = 4;
 
 /// What works for a while and writes to its standard output, which is the same each time. It makes the
@@ -331,8 +332,9 @@ fn goes_on(b: &Bench<'_>, program: &Program) -> Result<()> {
     let mut run = Run::start(program, &restarted)?;
     let works = || restarted.join("works").exists();
     ensure!(sys::until(LIMIT, works), "it does not work: {}", run.said());
+    let enough = if sys::has_kasan()? { TIMES / 2 } else { TIMES };
     let mut times = 0;
-    while (b.long || times < TIMES) && run.comes_back()? {
+    while (b.long || times < enough) && run.comes_back()? {
         times += 1;
         sys::nap(Duration::from_millis(25) * times);
     }
