@@ -360,6 +360,8 @@ fn writes_with_threads(v: &Victim) -> Result<()> {
 
 /// A child that checkpoints its parent, with itself.
 fn writes_parent(v: &Victim) -> Result<()> {
+    // First: the file that says so would be among what the child finds open.
+    v.ready()?;
     let numbers = NumbersThatFollow::choose();
     let root = sys::pidfd(getpid())?;
     let mut child = Process::fork(|| match write_image(v, root.as_raw_fd()) {
@@ -373,7 +375,6 @@ fn writes_parent(v: &Victim) -> Result<()> {
         }
     })?;
     drop(numbers);
-    v.ready()?;
     let status = child.wait(Duration::from_secs(60))?;
     same("status of the child", Some(7), status.code())?;
     v.wait();
