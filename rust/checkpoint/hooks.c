@@ -7,6 +7,7 @@
  * siglock. checkpoint_lock_sighand() and checkpoint_task_lock() leave theirs taken.
  */
 #include <linux/checkpoint.h>
+#include <linux/delay.h>
 #include <linux/sched/task_stack.h>
 #include <linux/wait.h>
 #include <uapi/linux/magic.h>
@@ -190,6 +191,16 @@ bool checkpoint_pid_taken(pid_t nr)
 }
 
 /*
+ * Let others get to where they are expected: they are on their way, which takes far less than a tick.
+ * False: the caller is killed.
+ */
+static bool pause_briefly(void)
+{
+	usleep_range(20, 100);
+	return !fatal_signal_pending(current);
+}
+
+/*
  * Wait, killably, until @task sleeps in wait_for_completion_killable() and is off its CPU. The only
  * such wait on its way is the last, which it leaves when the caller says so, or to die.
  */
@@ -198,8 +209,7 @@ int checkpoint_wait_parked(struct task_struct *task)
 	while (!wait_task_inactive(task, TASK_WAKEKILL)) {
 		if (READ_ONCE(task->exit_state))
 			return -ESRCH;
-		schedule_timeout_killable(1);
-		if (fatal_signal_pending(current))
+		if (!pause_briefly())
 			return -EINTR;
 	}
 	return 0;
@@ -208,8 +218,8 @@ int checkpoint_wait_parked(struct task_struct *task)
 /* Wait, killably, until @task, which has been sent SIGKILL, is dead. */
 void checkpoint_wait_dead(struct task_struct *task)
 {
-	while (!READ_ONCE(task->exit_state) && !fatal_signal_pending(current))
-		schedule_timeout_killable(1);
+	while (!READ_ONCE(task->exit_state) && pause_briefly())
+		;
 	/* Ours to reap, unless its parent was one of those that died with it. */
 	if (rcu_access_pointer(task->real_parent) == current)
 		kernel_wait4(task_pid_vnr(task), NULL, __WALL | WNOHANG, NULL);
@@ -219,8 +229,7 @@ void checkpoint_wait_dead(struct task_struct *task)
 int checkpoint_wait_exited(struct task_struct *task)
 {
 	while (!wait_task_inactive(task, TASK_DEAD)) {
-		schedule_timeout_killable(1);
-		if (fatal_signal_pending(current))
+		if (!pause_briefly())
 			return -EINTR;
 	}
 	return 0;
@@ -426,8 +435,7 @@ int checkpoint_wait_stopped(struct task_struct *task)
 			return -ESRCH;
 		if (!(READ_ONCE(task->jobctl) & (JOBCTL_STOP_PENDING | JOBCTL_STOPPED)))
 			return 0;
-		schedule_timeout_killable(1);
-		if (fatal_signal_pending(current))
+		if (!pause_briefly())
 			return -EINTR;
 	}
 	return 0;
