@@ -133,9 +133,10 @@ fn run_tests(ctx: &Context, options: &Options, results: &mut Results) -> Result<
             let mut append = Vec::new();
             append.extend(options.filter.iter().map(|filter| format!("ckpt.filter={filter}")));
             append.extend(options.long.then(|| "ckpt.long=1".to_owned()));
-            // It is slow, and what it is for is the kernel: one victim a case.
-            let brief = flavour == Flavour::Debug && options.filter.is_none() && !options.long;
-            append.extend(brief.then(|| "ckpt.brief=1".to_owned()));
+            if options.filter.is_none() && !options.long {
+                let modes = if flavour == Flavour::Debug { "chain" } else { "chained" };
+                append.push(format!("ckpt.modes={modes}"));
+            }
             let boot = Boot {
                 flavour,
                 kernel: &kernel,

@@ -42,8 +42,8 @@ pub enum Mode {
     LeftRunning,
     /// First boot: checkpointed and killed.
     Image,
-    /// First boot, of a slow kernel: all of these with one victim. It goes on after the checkpoint and
-    /// ends well; the image is restarted; and that is checkpointed once more, and killed.
+    /// First boot: the three before with one victim. It goes on after the checkpoint and ends well; the
+    /// image is restarted; and that is checkpointed once more, and killed.
     Chain,
     /// Second boot: restarted from the image of the first.
     SecondBoot,
@@ -57,6 +57,7 @@ impl Mode {
         Self::LeftRunning,
         Self::Image,
     ];
+    const CHAINED: [Self; 3] = [Self::Control, Self::SameBoot, Self::Chain];
     const CHAIN: [Self; 1] = [Self::Chain];
     const SECOND_BOOT: [Self; 1] = [Self::SecondBoot];
 
@@ -77,6 +78,17 @@ impl Mode {
             Self::SecondBoot => "second-boot",
         }
     }
+}
+
+/// Which modes a case is run in, on the first boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Modes {
+    /// Each by itself.
+    All,
+    /// Control, same boot, and the chain.
+    Chained,
+    /// The chain alone, for a slow kernel.
+    Chain,
 }
 
 /// A victim and how it is treated.
@@ -277,15 +289,17 @@ impl Suite {
     }
 
     /// All tests of this boot as (name, what to do).
-    fn tests(&self, boot: u32, brief: bool) -> Vec<(String, Test<'_>)> {
+    fn tests(&self, boot: u32, modes: Modes) -> Vec<(String, Test<'_>)> {
+        let undisturbed = modes != Modes::Chain;
         let mut tests = Vec::new();
         let mut add = |name: &str, what: &str, test| {
             tests.push((format!("{}:{name}:{what}", self.name), test));
         };
         for case in self.cases {
-            let modes: &[Mode] = match boot {
-                2 => &Mode::SECOND_BOOT,
-                _ if brief && case.not.is_empty() => &Mode::CHAIN,
+            let modes: &[Mode] = match (boot, modes) {
+                (2, _) => &Mode::SECOND_BOOT,
+                (_, Modes::Chained) if case.not.is_empty() => &Mode::CHAINED,
+                (_, Modes::Chain) if case.not.is_empty() => &Mode::CHAIN,
                 _ => &Mode::FIRST_BOOT,
             };
             for &mode in modes {
@@ -295,7 +309,7 @@ impl Suite {
         if boot != 2 {
             for refusal in self.refusals {
                 let case = &refusal.case;
-                if !brief {
+                if undisturbed {
                     add(
                         case.name,
                         Mode::Control.name(),
@@ -305,7 +319,7 @@ impl Suite {
                 add(case.name, "refused", Test::Refusal(refusal));
             }
             for victim in self.victims {
-                if !brief && victim.excludes(Mode::Control).is_none() {
+                if undisturbed && victim.excludes(Mode::Control).is_none() {
                     add(
                         victim.name,
                         Mode::Control.name(),
@@ -321,7 +335,7 @@ impl Suite {
     }
 
     fn test(&self, options: &Options) -> Result<u8> {
-        let mut tests = self.tests(options.boot, options.brief);
+        let mut tests = self.tests(options.boot, options.modes);
         tests.retain(|(name, _)| options.selects(name));
         if options.list {
             for (name, _) in &tests {
@@ -412,7 +426,7 @@ struct Options {
     filter: Vec<CString>,
     list: bool,
     long: bool,
-    brief: bool,
+    modes: Modes,
     victim: Option<(String, PathBuf)>,
 }
 
@@ -424,7 +438,7 @@ impl Options {
             filter: Vec::new(),
             list: false,
             long: false,
-            brief: false,
+            modes: Modes::All,
             victim: None,
         };
         while let Some(arg) = args.next() {
@@ -439,11 +453,18 @@ impl Options {
                 }
                 "--list" => options.list = true,
                 "--long" => options.long = true,
-                "--brief" => options.brief = true,
+                "--modes" => {
+                    options.modes = match value()?.as_str() {
+                        "all" => Modes::All,
+                        "chained" => Modes::Chained,
+                        "chain" => Modes::Chain,
+                        modes => bail!("unknown modes {modes:?}; known are all, chained, chain"),
+                    }
+                }
                 "--victim" => options.victim = Some((value()?, value()?.into())),
                 _ => bail!(
                     "unknown argument {arg:?}; known are --boot 1|2, --scratch DIR, \
-                     --filter GLOB[,GLOB ...], --list, --long and --brief"
+                     --filter GLOB[,GLOB ...], --list, --long and --modes all|chained|chain"
                 ),
             }
         }

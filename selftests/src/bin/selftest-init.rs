@@ -3,7 +3,7 @@
 //! The first process of the test guest.
 //!
 //! The kernel command line says what to do: `ckpt.mode=test|demo|shell|bench`, `ckpt.boot=1|2`, and
-//! optionally `ckpt.filter=GLOB[,GLOB ...]`, `ckpt.long=1`, `ckpt.brief=1`, `ckpt.digits=N` and
+//! optionally `ckpt.filter=GLOB[,GLOB ...]`, `ckpt.long=1`, `ckpt.modes=MODES`, `ckpt.digits=N` and
 //! `ckpt.bench=OPTION`. The console of the kernel is the first serial port; results go to the
 //! second.
 
@@ -140,7 +140,7 @@ struct Options {
     boot: u32,
     filter: Option<String>,
     long: bool,
-    brief: bool,
+    modes: Option<String>,
     digits: u32,
     bench: Vec<String>,
 }
@@ -164,7 +164,7 @@ impl Options {
             boot: value("boot").unwrap_or("1").parse().context("ckpt.boot")?,
             filter: value("filter").map(str::to_owned),
             long: value("long") == Some("1"),
-            brief: value("brief") == Some("1"),
+            modes: value("modes").map(str::to_owned),
             digits: value("digits")
                 .unwrap_or("5000")
                 .parse()
@@ -415,7 +415,9 @@ impl Program {
             command.args(["--filter", filter]);
         }
         command.args(options.long.then_some("--long"));
-        command.args(options.brief.then_some("--brief"));
+        if let Some(modes) = &options.modes {
+            command.args(["--modes", modes]);
+        }
         let mut child = command
             .current_dir(SCRATCH)
             .stdin(Stdio::null())
