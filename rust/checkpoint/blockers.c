@@ -312,9 +312,10 @@ const char *checkpoint_file_blocker(struct file *file)
 	switch (sb->s_magic) {
 	case CGROUP_SUPER_MAGIC:
 	case CGROUP2_SUPER_MAGIC:
+	case SYSFS_MAGIC:
+		return checkpoint_is_proc(file) ? NULL : "file of a kernel interface, open for writing";
 	case DEBUGFS_MAGIC:
 	case SECURITYFS_MAGIC:
-	case SYSFS_MAGIC:
 	case TRACEFS_MAGIC:
 		return "file of a kernel interface";
 	}

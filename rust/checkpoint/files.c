@@ -302,24 +302,38 @@ int checkpoint_set_owner(struct file *file, const struct checkpoint_owner *owner
 	return 0;
 }
 
+/*
+ * Whether @file shows what the kernel knows, as it is when it is read: all of procfs, and what is not
+ * open for writing of sysfs and of control groups. Who writes there may leave something in the file.
+ */
 bool checkpoint_is_proc(struct file *file)
 {
-	return file_inode(file)->i_sb->s_magic == PROC_SUPER_MAGIC;
+	switch (file_inode(file)->i_sb->s_magic) {
+	case PROC_SUPER_MAGIC:
+		return true;
+	case CGROUP_SUPER_MAGIC:
+	case CGROUP2_SUPER_MAGIC:
+	case SYSFS_MAGIC:
+		return !(file->f_mode & FMODE_WRITE);
+	}
+	return false;
 }
 
 /*
- * The number of the task that @file of procfs is about, 0 if it is about none, -1 if it is of another
- * pid namespace than that of current.
+ * The number of the task that @file, of which checkpoint_is_proc() is true, is about, 0 if it is about
+ * none, -1 if it is of another pid namespace than that of current.
  */
 pid_t checkpoint_proc_pid(struct file *file)
 {
-	struct dentry *dentry = dget(file_dentry(file));
+	struct super_block *sb = file_inode(file)->i_sb;
+	struct dentry *dentry;
 	pid_t pid = 0;
 
-	if (proc_pid_ns(file_inode(file)->i_sb) != task_active_pid_ns(current)) {
-		dput(dentry);
+	if (sb->s_magic != PROC_SUPER_MAGIC)
+		return 0;
+	if (proc_pid_ns(sb) != task_active_pid_ns(current))
 		return -1;
-	}
+	dentry = dget(file_dentry(file));
 	/* The component below the root is a number; below "task" it is another. */
 	while (!IS_ROOT(dentry)) {
 		struct dentry *parent = dget_parent(dentry);

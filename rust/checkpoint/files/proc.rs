@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Files and directories of procfs: of the kernel, and of tasks of the tree.
+//! Files and directories in which the kernel tells what it knows: of procfs, of the kernel and of
+//! tasks of the tree; of sysfs and control groups, unless they are open for writing.
 //!
 //! They come back by path when all tasks exist. What a reader has got so far is his; the rest is
 //! what the kernel says then.
@@ -31,16 +32,16 @@ use crate::{
     save::Saver, //
 };
 
-/// Every regular file and directory of procfs.
+/// Every regular file and directory of them.
 pub(crate) fn takes(_: &Saver<'_>, _: Option<u32>, file: &File) -> bool {
     // SAFETY: `file` is valid.
     let proc = unsafe { bindings::checkpoint_is_proc(file.as_ptr()) };
     proc && [bindings::S_IFREG, bindings::S_IFDIR].contains(&files::file_type(file))
 }
 
-/// Saves an open file of procfs.
+/// Saves an open file that [`takes()`] takes.
 pub(crate) fn save(saver: &mut Saver<'_>, place: Place, file: &ARef<File>) -> Result<Option<u32>> {
-    // SAFETY: `file` is one of procfs.
+    // SAFETY: `file` is one that `checkpoint_is_proc()` is true of.
     let pid = unsafe { bindings::checkpoint_proc_pid(file.as_ptr()) };
     let what = match pid {
         0 => None,
@@ -67,7 +68,7 @@ pub(crate) fn save(saver: &mut Saver<'_>, place: Place, file: &ARef<File>) -> Re
 ///
 /// # Errors
 ///
-/// What open(2) says, or `ESTALE` when it is none of procfs, with a line in the report.
+/// What open(2) says, or `ESTALE` when it is none of these, with a line in the report.
 pub(crate) fn open(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<ARef<File>> {
     let (record, path) = record.get::<FileProc>().map_err(|_| EINVAL)?;
     let name: &kernel::str::BStr = path.as_ref();

@@ -281,8 +281,8 @@ layout! {
 record!(FileExternal, object: true, tail: Tail::Text);
 
 layout! {
-    /// An open file or directory of procfs, of a task of the tree or of none. The tail is its
-    /// absolute path.
+    /// An open file or directory of procfs, of a task of the tree or of none, or one of sysfs or a
+    /// control group that is not open for writing. The tail is its absolute path.
     pub struct FileProc {
         /// Bits of `file_flags`.
         pub flags: U32 => Check::Bits(file_flags::ALL),

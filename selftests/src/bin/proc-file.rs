@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Open files and directories of procfs.
+//! Open files and directories of procfs, sysfs and control groups.
 
 use libc::{
     O_DIRECTORY,
@@ -38,10 +38,13 @@ const SUITE: Suite = Suite {
         Case::new("memory", memory),
         Case::new("descriptors", descriptors),
         Case::new("setting", setting),
+        Case::new("sysfs", sysfs),
+        Case::new("control-group", control_group),
     ],
     refusals: &[
         Refusal::new("outside", outside, &["/proc/1/", "outside the tree"]),
-        Refusal::new("sysfs", sysfs, &["/sys/", "kernel interface"]),
+        Refusal::new("sysfs-writer", sysfs_writer, &["/sys/", "open for writing"]),
+        Refusal::new("debugfs", debugfs, &["/debug/", "kernel interface"]),
     ],
     // The numbers that follow are those of one victim.
     jobs: 1,
@@ -136,18 +139,9 @@ fn memory(v: &Victim) -> Result<()> {
 fn descriptors(v: &Victim) -> Result<()> {
     let fd = open(Path::new("/proc/self/fd"), O_RDONLY | O_DIRECTORY)?;
     v.stand()?;
-    let mut buf = [0u8; 4096];
-    // SAFETY: there is room for as many bytes.
-    let n = sys::cvt(unsafe {
-        libc::syscall(
-            libc::SYS_getdents64,
-            fd.as_raw_fd(),
-            buf.as_mut_ptr(),
-            buf.len(),
-        )
-    })?;
+    let listed = entries(&fd)?;
     let name = format!("{}\0", fd.as_raw_fd());
-    let found = buf[..n as usize]
+    let found = listed
         .windows(name.len())
         .any(|window| window == name.as_bytes());
     ensure!(found, "the descriptor is not in its own directory");
@@ -174,8 +168,68 @@ fn outside(v: &Victim) -> Result<()> {
     Ok(())
 }
 
+const HUGE_PAGES: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
+
+/// What was read of a file is not read again, and what was listed of a directory not listed again.
 fn sysfs(v: &Victim) -> Result<()> {
-    let fd = open(Path::new("/sys/kernel/uevent_seqnum"), O_RDONLY)?;
+    let path = Path::new(HUGE_PAGES);
+    let dir = path.parent().context("no directory")?;
+    let whole = fs::read_to_string(path)?;
+    let unread = open(path, O_RDONLY)?;
+    let partly = open(path, O_RDONLY)?;
+    let mut start = [0; 3];
+    same("bytes", 3, read(&partly, &mut start)?)?;
+    let unlisted = open(dir, O_RDONLY | O_DIRECTORY)?;
+    let listed = open(dir, O_RDONLY | O_DIRECTORY)?;
+    let names = entries(&listed)?;
+    v.stand()?;
+    same("unread", whole.as_str(), &all(&unread)?)?;
+    same("rest", &whole[3..], &all(&partly)?)?;
+    same("names", names, entries(&unlisted)?)?;
+    same("names left", 0, entries(&listed)?.len())
+}
+
+fn control_group(v: &Victim) -> Result<()> {
+    let path = Path::new("/sys/fs/cgroup/cgroup.controllers");
+    let dir = path.parent().context("no directory")?;
+    let whole = fs::read_to_string(path)?;
+    let fd = open(path, O_RDONLY)?;
+    let dir_fd = open(dir, O_RDONLY | O_DIRECTORY)?;
+    v.stand()?;
+    same("controllers", whole, all(&fd)?)?;
+    let link = fs::read_link(format!("/proc/self/fd/{}", dir_fd.as_raw_fd()))?;
+    same("directory", dir, link.as_path())
+}
+
+/// Of a directory, what has not been listed yet.
+fn entries(fd: &OwnedFd) -> Result<Vec<u8>> {
+    let mut buf = vec![0u8; 4096];
+    // SAFETY: there is room for as many bytes.
+    let n = sys::cvt(unsafe {
+        libc::syscall(
+            libc::SYS_getdents64,
+            fd.as_raw_fd(),
+            buf.as_mut_ptr(),
+            buf.len(),
+        )
+    })?;
+    buf.truncate(n as usize);
+    Ok(buf)
+}
+
+fn sysfs_writer(v: &Victim) -> Result<()> {
+    refused(v, open(Path::new(HUGE_PAGES), O_RDWR)?)
+}
+
+fn debugfs(v: &Victim) -> Result<()> {
+    let path = Path::new("/sys/kernel/debug/fault_around_bytes");
+    if !path.exists() {
+        return skip("no debugfs");
+    }
+    refused(v, open(path, O_RDONLY)?)
+}
+
+fn refused(v: &Victim, fd: OwnedFd) -> Result<()> {
     v.ready_fd(fd.as_raw_fd())?;
     v.wait();
     ensure!(!all(&fd)?.is_empty(), "empty");

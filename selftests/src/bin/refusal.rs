@@ -673,9 +673,12 @@ fn several(v: &Victim) -> Result<()> {
     let log = open(Path::new("/dev/kmsg"), O_CLOEXEC)?;
     // SAFETY: no memory is involved.
     let _log = owned(unsafe { libc::dup3(log.as_raw_fd(), 10, 0) })?;
-    let uevent = open(Path::new("/sys/kernel/uevent_seqnum"), O_CLOEXEC)?;
+    let setting = open(
+        Path::new("/sys/kernel/mm/transparent_hugepage/enabled"),
+        O_CLOEXEC | libc::O_WRONLY,
+    )?;
     // SAFETY: no memory is involved.
-    let _uevent = owned(unsafe { libc::dup3(uevent.as_raw_fd(), 20, 0) })?;
+    let _setting = owned(unsafe { libc::dup3(setting.as_raw_fd(), 20, 0) })?;
     // SAFETY: no memory is involved.
     let raw = owned(unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW, 0) })?;
     // SAFETY: no memory is involved.
