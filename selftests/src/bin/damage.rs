@@ -593,7 +593,9 @@ fn directory_missing(b: &Bench<'_>) -> Result<()> {
 fn terminal(b: &Bench<'_>) -> Result<()> {
     let life = b.start("small")?;
     // SAFETY: no memory is involved.
-    let master = match sys::owned(unsafe { libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY) }) {
+    let master = match sys::owned(unsafe {
+        libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC)
+    }) {
         Ok(master) => master,
         Err(e) => return skip(format!("no terminals: {e}")),
     };
