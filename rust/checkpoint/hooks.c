@@ -190,13 +190,17 @@ bool checkpoint_pid_taken(pid_t nr)
 	return find_vpid(nr) != NULL;
 }
 
+#define FIRST_PAUSE_US 20UL
+
 /*
- * Let others get to where they are expected: they are on their way, which takes far less than a tick.
- * False: the caller is killed.
+ * Let others get to where they are expected. They are on their way, which takes far less than a tick;
+ * who takes longer is looked for more and more rarely: @us begins with FIRST_PAUSE_US. False: the
+ * caller is killed.
  */
-static bool pause_briefly(void)
+static bool pause_briefly(unsigned long *us)
 {
-	usleep_range(20, 100);
+	usleep_range(*us, 2 * *us);
+	*us = min(2 * *us, TICK_USEC);
 	return !fatal_signal_pending(current);
 }
 
@@ -206,10 +210,12 @@ static bool pause_briefly(void)
  */
 int checkpoint_wait_parked(struct task_struct *task)
 {
+	unsigned long us = FIRST_PAUSE_US;
+
 	while (!wait_task_inactive(task, TASK_WAKEKILL)) {
 		if (READ_ONCE(task->exit_state))
 			return -ESRCH;
-		if (!pause_briefly())
+		if (!pause_briefly(&us))
 			return -EINTR;
 	}
 	return 0;
@@ -218,7 +224,9 @@ int checkpoint_wait_parked(struct task_struct *task)
 /* Wait, killably, until @task, which has been sent SIGKILL, is dead. */
 void checkpoint_wait_dead(struct task_struct *task)
 {
-	while (!READ_ONCE(task->exit_state) && pause_briefly())
+	unsigned long us = FIRST_PAUSE_US;
+
+	while (!READ_ONCE(task->exit_state) && pause_briefly(&us))
 		;
 	/* Ours to reap, unless its parent was one of those that died with it. */
 	if (rcu_access_pointer(task->real_parent) == current)
@@ -228,8 +236,10 @@ void checkpoint_wait_dead(struct task_struct *task)
 /* Wait, killably, until @task, which ends by itself, is dead and off its CPU. */
 int checkpoint_wait_exited(struct task_struct *task)
 {
+	unsigned long us = FIRST_PAUSE_US;
+
 	while (!wait_task_inactive(task, TASK_DEAD)) {
-		if (!pause_briefly())
+		if (!pause_briefly(&us))
 			return -EINTR;
 	}
 	return 0;
@@ -430,12 +440,14 @@ void checkpoint_stop_task(struct task_struct *task, int sig, bool stopped)
  */
 int checkpoint_wait_stopped(struct task_struct *task)
 {
+	unsigned long us = FIRST_PAUSE_US;
+
 	while (!wait_task_inactive(task, __TASK_STOPPED)) {
 		if (READ_ONCE(task->exit_state))
 			return -ESRCH;
 		if (!(READ_ONCE(task->jobctl) & (JOBCTL_STOP_PENDING | JOBCTL_STOPPED)))
 			return 0;
-		if (!pause_briefly())
+		if (!pause_briefly(&us))
 			return -EINTR;
 	}
 	return 0;
