@@ -58,6 +58,7 @@ use crate::{
     save::Memory,
     stream::{
         interrupted,
+        resize,
         Buffer,
         KernelCrc,
         Stream, //
@@ -665,7 +666,7 @@ impl<'a> Fill<'a> {
     pub(crate) fn write(&mut self, file: &File, size: u64, extents: &[Extent]) -> Result<u32> {
         let len = extents.iter().map(Extent::len).sum::<u64>();
         let mut bytes = KVVec::new();
-        bytes.resize(usize::try_from(len)?, 0, GFP_KERNEL)?;
+        resize(&mut bytes, usize::try_from(len)?, GFP_KERNEL)?;
         let mut done = 0;
         while let Some(part) = bytes.get_mut(done..).filter(|part| !part.is_empty()) {
             match self.stream.read_some(part)? {

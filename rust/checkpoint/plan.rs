@@ -97,6 +97,7 @@ use crate::{
     shmem,
     stream::{
         interrupted,
+        resize,
         KernelCrc,
         Stream, //
     },
@@ -376,7 +377,7 @@ impl Blueprint {
         while bytes.len() < len {
             let at = bytes.len();
             let step = STEP.min(len - at);
-            bytes.resize(at + step, 0, GFP_KERNEL_ACCOUNT)?;
+            resize(&mut bytes, at + step, GFP_KERNEL_ACCOUNT)?;
             let got = read_up_to(stream, bytes.get_mut(at..).unwrap_or_default())?;
             if got < step {
                 bytes.truncate(at + got);

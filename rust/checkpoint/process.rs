@@ -269,19 +269,26 @@ fn group(saver: &mut Saver<'_>, held: &Held, kind: bindings::pid_type) -> Result
     if let Some(outside) = saver.groups.get(&(kind, pid)).copied() {
         return Ok((pid, outside));
     }
-    // One of outside has more members than the tree has tasks, or one that is none of them.
-    let mut members = KVVec::from_elem(0, saver.tasks_len(), GFP_KERNEL)?;
+    let mut members = KVVec::new();
     let mut lives = false;
-    // SAFETY: There is room for as many numbers as said.
-    let count = unsafe {
-        bindings::checkpoint_group_members(
-            pid,
-            kind,
-            members.as_mut_ptr(),
-            members.len(),
-            &mut lives,
-        )
+    let mut list = |members: &mut KVVec<Pid>| {
+        // SAFETY: There is room for as many numbers as said.
+        unsafe {
+            bindings::checkpoint_group_members(
+                pid,
+                kind,
+                members.as_mut_ptr(),
+                members.len(),
+                &mut lives,
+            )
+        }
     };
+    // One of outside has more members than the tree has tasks, or one that is none of them.
+    let mut count = list(&mut members);
+    if count <= saver.tasks_len() {
+        members.resize(count, 0, GFP_KERNEL)?;
+        count = list(&mut members);
+    }
     let outside = lives
         || count == 0
         || !members

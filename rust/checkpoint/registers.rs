@@ -38,7 +38,8 @@ use crate::{
         Place,
         Report, //
     },
-    save::Saver, //
+    save::Saver,
+    stream::resize, //
 };
 
 /// Length of the general registers as ptrace has them: those of [`Registers`], in its order.
@@ -86,7 +87,8 @@ unsafe fn get(task: *mut bindings::task_struct, note: u32) -> Result<Option<KVVe
         return Ok(None);
     };
     let len = set.n * set.size;
-    let mut bytes = KVVec::from_elem(0u8, usize::try_from(len)?, GFP_KERNEL)?;
+    let mut bytes = KVVec::new();
+    resize(&mut bytes, usize::try_from(len)?, GFP_KERNEL)?;
     // SAFETY: As above; `bytes` has room for the whole set.
     let got = unsafe { bindings::regset_get(task, set, len, bytes.as_mut_ptr().cast()) };
     if got == ENODEV.to_errno() {

@@ -99,6 +99,7 @@ use crate::{
     signals,
     stream::{
         interrupted,
+        resize,
         Stream, //
     },
     task,
@@ -493,7 +494,7 @@ impl Tree {
             read(stream, &mut frame, &rest, 0, report)?;
             let next = rest.next(&frame).map_err(|err| defect(report, err))?;
             let (Next::Chunk(len) | Next::Shared(len) | Next::Trailer(len)) = next;
-            payload.resize(len, 0, GFP_KERNEL)?;
+            resize(&mut payload, len, GFP_KERNEL)?;
             read(stream, &mut payload, &rest, FRAME_LEN, report)?;
 
             match next {

@@ -5,6 +5,11 @@
 use core::mem::MaybeUninit;
 
 use kernel::{
+    alloc::{
+        Allocator,
+        Flags,
+        Vec, //
+    },
     bindings,
     fs::File,
     prelude::*,
@@ -222,6 +227,26 @@ pub(crate) fn interrupted() -> Result {
     // SAFETY: The function looks at the current task.
     if unsafe { bindings::checkpoint_killed() } {
         return Err(EINTR);
+    }
+    Ok(())
+}
+
+/// Makes `bytes` so long; what is new is zero. [`Vec::resize()`] writes it byte by byte.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(crate) fn resize<A: Allocator>(bytes: &mut Vec<u8, A>, len: usize, flags: Flags) -> Result {
+    let Some(more) = len.checked_sub(bytes.len()) else {
+        bytes.truncate(len);
+        return Ok(());
+    };
+    bytes.reserve(more, flags)?;
+    // SAFETY: There is room for so many more, and any byte is a `u8`.
+    unsafe {
+        let spare = bytes.spare_capacity_mut().as_mut_ptr();
+        spare.write_bytes(0, more);
+        bytes.inc_len(more);
     }
     Ok(())
 }

@@ -54,7 +54,8 @@ use crate::{
     objects::Class,
     plan::Opening,
     report::Place,
-    save::Saver, //
+    save::Saver,
+    stream::resize, //
 };
 
 /// Types of sockets, and their numbers in the image.
@@ -308,7 +309,8 @@ fn take_down(sock: &Sock) -> Result<KVVec<Message>> {
         } else {
             (state.consumed, state.len)
         };
-        let mut data = KVVec::from_elem(0u8, usize::try_from(len)?, GFP_KERNEL)?;
+        let mut data = KVVec::new();
+        resize(&mut data, usize::try_from(len)?, GFP_KERNEL)?;
         // SAFETY: `data` has so much room.
         to_result(unsafe {
             bindings::skb_copy_bits(
