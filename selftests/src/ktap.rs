@@ -2,6 +2,8 @@
 
 //! The Kernel Test Anything Protocol, version 1.
 
+use crate::victim::Skipped;
+use anyhow::Result;
 use std::io::{
     self,
     Write, //
@@ -16,6 +18,15 @@ pub enum Outcome {
     Skip(String),
     /// It failed, for this reason. May have several lines.
     Fail(String),
+}
+
+impl From<Result<Outcome>> for Outcome {
+    fn from(result: Result<Outcome>) -> Self {
+        result.unwrap_or_else(|e| match e.downcast_ref::<Skipped>() {
+            Some(why) => Outcome::Skip(why.to_string()),
+            None => Outcome::Fail(format!("{e:#}")),
+        })
+    }
 }
 
 /// Writes results, numbered and in order.

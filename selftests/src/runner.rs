@@ -20,6 +20,7 @@ use crate::tool::{
 };
 use crate::victim::{
     publish,
+    skip,
     verdict,
     GO,
     READY,
@@ -89,7 +90,7 @@ impl<'a> Trial<'a> {
             return self.second_boot();
         }
         self.bench.clean()?;
-        let outcome = self.first_boot(mode)?;
+        let outcome = Outcome::from(self.first_boot(mode));
         if let (true, Outcome::Skip(why)) = (mode.is_for_second_boot(), &outcome) {
             publish(&self.bench.dir, LEFT, &format!("{SKIPPED}{why}"))?;
         }
@@ -148,17 +149,14 @@ impl<'a> Trial<'a> {
                 life.checkpoint_and_kill(&second)?;
                 self.ends_after_restart(life, &second, &[])
             }
-            Mode::LeftRunning => match self.left_running(life, &image)? {
-                Ok(again) => self.ends_after_restart(again, &image, &self.after_it_went_on()),
-                Err(outcome) => Ok(outcome),
-            },
+            Mode::LeftRunning => {
+                let again = self.left_running(life, &image)?;
+                self.ends_after_restart(again, &image, &self.after_it_went_on())
+            }
             Mode::Image => self.leave(life),
             Mode::Chain => {
                 let first = self.bench.path("image.1");
-                let mut again = match self.left_running(life, &first)? {
-                    Ok(again) => again,
-                    Err(outcome) => return Ok(outcome),
-                };
+                let mut again = self.left_running(life, &first)?;
                 again.restart_detached(&first, &self.after_it_went_on())?;
                 again.settle(settle)?;
                 self.leave(again)
@@ -167,11 +165,7 @@ impl<'a> Trial<'a> {
     }
 
     /// Checkpoints the victim, and lets it end well. Returns it as the image has it.
-    fn left_running<'b>(
-        &'b self,
-        mut life: Life<'b>,
-        image: &Path,
-    ) -> Result<Result<Life<'b>, Outcome>> {
+    fn left_running<'b>(&'b self, mut life: Life<'b>, image: &Path) -> Result<Life<'b>> {
         life.checkpoint(&[], image)?;
         let mut again = Life::restarted(&self.bench, self.case, life.pid);
         (again.alive, again.stopping) = (life.alive, life.stopping);
@@ -180,7 +174,7 @@ impl<'a> Trial<'a> {
         match life.ends_well()? {
             Outcome::Pass => {}
             Outcome::Fail(why) => bail!("while left running: {why}"),
-            skip => return Ok(Err(skip)),
+            Outcome::Skip(why) => return skip(why),
         }
         ensure!(
             pids::reap_orphans(life.pid, LIMIT)?,
@@ -188,7 +182,7 @@ impl<'a> Trial<'a> {
             life.pid
         );
         self.bench.forget()?;
-        Ok(Ok(again))
+        Ok(again)
     }
 
     /// Arguments for an image whose victim has worked on its files since.

@@ -400,10 +400,7 @@ impl Suite {
                 Bench::new(self, &dir, &options.scratch, options.long).run(custom.run)
             }
         };
-        let outcome = outcome.unwrap_or_else(|e| match e.downcast_ref::<crate::Skipped>() {
-            Some(why) => Outcome::Skip(why.to_string()),
-            None => Outcome::Fail(format!("{e:#}")),
-        });
+        let outcome = Outcome::from(outcome);
         let is_left = matches!(test, Test::Case(_, mode) if mode.is_for_second_boot());
         if matches!(outcome, Outcome::Pass) && !is_left {
             // The disk has room for the images of the second boot and those of the moment.
