@@ -26,6 +26,7 @@ use std::fs::{
     self,
     File, //
 };
+use std::io::Read;
 use std::ops::Range;
 use std::os::unix::fs::{
     chown,
@@ -95,6 +96,22 @@ const SUITE: Suite = Suite {
         Custom {
             name: "from-a-pipe",
             run: from_a_pipe,
+        },
+        Custom {
+            name: "compressed",
+            run: compressed,
+        },
+        Custom {
+            name: "compressed-from-a-pipe",
+            run: compressed_from_a_pipe,
+        },
+        Custom {
+            name: "compressed-to-a-full-disk",
+            run: compressed_to_a_full_disk,
+        },
+        Custom {
+            name: "compressed-and-damaged",
+            run: compressed_and_damaged,
         },
         Custom {
             name: "writer-of-the-stream-gone",
@@ -472,35 +489,114 @@ fn from_a_pipe(b: &Bench<'_>) -> Result<()> {
         .arg(life.pid.to_string())
         .stdout(w)
         .start()?;
-    let (r2, w2) = sys::pipe(libc::O_CLOEXEC)?;
-    sys::fcntl(&w2, libc::F_SETPIPE_SZ, 4096)?;
-    let mut buffer = vec![0; 60_001];
-    let mut bytes = 0;
-    let copied = std::thread::spawn(move || -> Result<usize> {
-        // All is read before the first byte goes on: the number must be free by then.
-        let mut all = Vec::new();
-        loop {
-            match sys::read(&r, &mut buffer)? {
-                0 => break,
-                n => all.extend(&buffer[..n]),
-            }
-        }
-        drop(r);
-        while bytes < all.len() {
-            let end = all.len().min(bytes + 1001);
-            bytes += sys::write(&w2, &all[bytes..end])?;
-        }
-        Ok(bytes)
-    });
+    // All is read before the first byte goes on: the number must be free by then.
+    let mut image = Vec::new();
+    File::from(r).read_to_end(&mut image)?;
     ckpt.finish()?.succeeded("ckpt to a pipe")?;
     same("signal", Some(libc::SIGKILL), life.reap()?.signal())?;
-    let restarted = b.rstr().arg("--detach").stdin(r2).run()?;
+    ensure!(image.len() > 16 << 20, "the image is too short");
+    restart_from_a_pipe(b, image)?;
+    goes_on(b, life.pid)
+}
+
+/// Restarts with a pipe that a few bytes come through at a time.
+fn restart_from_a_pipe(b: &Bench<'_>, image: Vec<u8>) -> Result<()> {
+    let (r, w) = sys::pipe(libc::O_CLOEXEC)?;
+    sys::fcntl(&w, libc::F_SETPIPE_SZ, 4096)?;
+    let copied = std::thread::spawn(move || -> Result<()> {
+        let mut bytes = 0;
+        while bytes < image.len() {
+            let end = image.len().min(bytes + 1001);
+            bytes += sys::write(&w, &image[bytes..end])?;
+        }
+        Ok(())
+    });
+    let restarted = b.rstr().arg("--detach").stdin(r).run()?;
     let copied = copied
         .join()
         .map_err(|_| anyhow::anyhow!("the copying thread panicked"))?;
     restarted.succeeded("rstr from a pipe")?;
-    ensure!(copied? > 16 << 20, "the image is too short");
-    goes_on(b, life.pid)
+    copied
+}
+
+/// A compressed image of a victim that was killed, and its process number.
+fn compressed_image(b: &Bench<'_>, name: &str) -> Result<(Vec<u8>, i32)> {
+    let mut life = b.start(name)?;
+    let plain = b.path("plain");
+    life.checkpoint(&[], &plain)?;
+    let image = b.path("image");
+    life.checkpoint(&["--compress", "--kill"], &image)?;
+    same("signal", Some(libc::SIGKILL), life.reap()?.signal())?;
+    let (bytes, all) = (fs::read(&image)?, fs::metadata(&plain)?.len());
+    ensure!(
+        (bytes.len() as u64) < all,
+        "{} of {all} bytes are left",
+        bytes.len()
+    );
+    b.ckpt()
+        .arg("verify")
+        .arg(&image)
+        .run()?
+        .succeeded("ckpt verify")?;
+    Ok((bytes, life.pid))
+}
+
+fn compressed(b: &Bench<'_>) -> Result<()> {
+    let (_, pid) = compressed_image(b, "large")?;
+    let image = b.path("image");
+    b.rstr()
+        .arg("--detach")
+        .arg("-i")
+        .arg(&image)
+        .run()?
+        .succeeded("rstr")?;
+    goes_on(b, pid)?;
+    // In a namespace of its own the image comes from another process than the one that reads it.
+    for name in ["go", "result"] {
+        fs::remove_file(b.path(name))?;
+    }
+    let restarted = b
+        .rstr()
+        .args(["--new-pidns", "--files=truncate"])
+        .stdin(File::open(&image)?)
+        .start()?;
+    fs::write(b.path("go"), "")?;
+    restarted.finish()?.succeeded("rstr --new-pidns")?;
+    same("result", "PASS", fs::read_to_string(b.path("result"))?)
+}
+
+fn compressed_from_a_pipe(b: &Bench<'_>) -> Result<()> {
+    let (image, pid) = compressed_image(b, "small")?;
+    restart_from_a_pipe(b, image)?;
+    goes_on(b, pid)
+}
+
+/// What the compression cannot write makes the checkpoint fail, before the victim is killed.
+fn compressed_to_a_full_disk(b: &Bench<'_>) -> Result<()> {
+    let life = b.start("large")?;
+    b.ckpt()
+        .args(["--compress", "--kill"])
+        .arg(life.pid.to_string())
+        .stdout(File::create("/dev/full")?)
+        .run()?
+        .refused("ckpt", &["space"])?;
+    unharmed(life)
+}
+
+fn compressed_and_damaged(b: &Bench<'_>) -> Result<()> {
+    let (image, pid) = compressed_image(b, "small")?;
+    for cut in [5, 100, image.len() / 2, image.len() - 100] {
+        fails(b, &format!("cut at {cut}"), &image[..cut], pid, &["image"])?;
+    }
+    let mut damaged = image.clone();
+    for i in 0..20 {
+        // Neither the magic number nor the mark of the end, which the image does not need.
+        let at = 4 + (image.len() - 12) * i / 20;
+        damaged[at] ^= 1 << (i % 8);
+        fails(b, &format!("byte {at}"), &damaged, pid, &["image"])?;
+        damaged[at] = image[at];
+    }
+    Ok(())
 }
 
 /// The other end closes in the middle of the image.

@@ -88,7 +88,7 @@ pub fn run(options: &Capture) -> anyhow::Result<ExitCode> {
         let hold = call.hold()?;
         let held = Instant::now();
         let mut stats = while_renewed(&hold, options.lease, || -> anyhow::Result<Stats> {
-            let stats = hold.write(output.stream(), &call)?;
+            let stats = output.write(options.compress, |to| hold.write(to, &call))?;
             output.publish()?;
             Ok(stats)
         })?;
@@ -103,7 +103,7 @@ pub fn run(options: &Capture) -> anyhow::Result<ExitCode> {
         stats.stopped = held.elapsed();
         (stats, end)
     } else {
-        let stats = call.write(output.stream())?;
+        let stats = output.write(options.compress, |to| call.write(to))?;
         output.publish()?;
         (stats, "goes on")
     };

@@ -107,6 +107,12 @@ struct Capture {
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 
+    /// Compress the image (LZ4)
+    ///
+    /// rstr, show and verify take a compressed image like any other.
+    #[arg(long, conflicts_with = "check")]
+    compress: bool,
+
     /// How long to wait for all tasks to stand still, in seconds
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     timeout: Option<Duration>,

@@ -29,6 +29,10 @@ use std::{
 };
 
 use anyhow::Context;
+use checkpoint::{
+    compress::Compressor,
+    Error, //
+};
 use rustix::{
     fs::{
         fstat,
@@ -70,6 +74,26 @@ impl Output {
             Self::Stdout => stdio::stdout(),
             Self::File(new) => new.file.as_fd(),
         }
+    }
+
+    /// Does `work`, which writes the image to the descriptor that it gets, and compresses it on the
+    /// way if `compress` says so.
+    pub fn write<T>(
+        &self,
+        compress: bool,
+        work: impl FnOnce(BorrowedFd<'_>) -> Result<T, Error>,
+    ) -> anyhow::Result<T> {
+        if !compress {
+            return Ok(work(self.stream())?);
+        }
+        let to = self.stream().try_clone_to_owned();
+        let compressor = to
+            .and_then(Compressor::start)
+            .context("cannot compress the image")?;
+        let result = work(compressor.stream());
+        // If that failed it is the reason why the other did.
+        compressor.finish().context("cannot write the image")?;
+        Ok(result?)
     }
 
     /// Waits until the image is on the disk, if that is where it goes, and shows it.

@@ -20,6 +20,7 @@ use std::{
 
 use anyhow::Context;
 use checkpoint::{
+    compress::reader,
     progress::Size,
     stream::{
         read_pages,
@@ -69,11 +70,13 @@ impl Contents {
 }
 
 fn open(path: &Path) -> anyhow::Result<Box<dyn Read>> {
-    if path == Path::new("-") {
-        return Ok(Box::new(io::stdin().lock()));
-    }
-    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    Ok(Box::new(BufReader::with_capacity(1 << 20, file)))
+    let image = if path == Path::new("-") {
+        reader(io::stdin().lock())
+    } else {
+        let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        reader(BufReader::with_capacity(1 << 20, file))
+    };
+    image.with_context(|| format!("cannot read {}", name(path)))
 }
 
 fn name(path: &Path) -> String {

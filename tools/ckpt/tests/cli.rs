@@ -20,6 +20,8 @@ use std::{
     thread, //
 };
 
+use checkpoint::compress::Compressor;
+
 fn ckpt(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ckpt"));
     command.args(args).stdin(Stdio::null());
@@ -168,6 +170,32 @@ fn show_has_tree_memory_and_files() {
     ] {
         assert!(text.contains(part), "{part} is missing in:\n{text}");
     }
+}
+
+#[test]
+fn a_compressed_image_shows_as_it_is() {
+    let image = golden("v1-tree.img");
+    let file = std::env::temp_dir().join(format!("ckpt-cli-{}.lz4", std::process::id()));
+    let compressor = Compressor::start(File::create(&file).unwrap().into()).unwrap();
+    let stream = compressor.stream().try_clone_to_owned().unwrap();
+    File::from(stream)
+        .write_all(&fs::read(&image).unwrap())
+        .unwrap();
+    compressor.finish().unwrap();
+    let compressed = fs::read(&file).unwrap();
+    assert!(compressed.len() < fs::read(&image).unwrap().len());
+
+    let expected = ckpt(&["show", path(&image)]).output().unwrap();
+    for output in [
+        ckpt(&["show", path(&file)]).output().unwrap(),
+        fed(&["show", "-"], compressed.clone()),
+    ] {
+        assert_eq!((code(&output), out(&output)), (0, out(&expected)));
+    }
+    let half = compressed[..compressed.len() / 2].to_vec();
+    let output = fed(&["verify", "-"], half);
+    assert_eq!(code(&output), 3, "{}", err(&output));
+    fs::remove_file(file).unwrap();
 }
 
 #[test]

@@ -40,9 +40,22 @@ pub enum Error {
     /// The image is defective.
     #[error("{0}")]
     Image(ImageError),
+    /// The image is compressed, and that is defective.
+    #[error("the compressed image is damaged: {0}")]
+    Compressed(io::Error),
     /// The image could not be read or written.
     #[error("{0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
+}
+
+impl From<io::Error> for Error {
+    /// What the system has no number for comes from the decompression.
+    fn from(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(_) => Self::Io(error),
+            None => Self::Compressed(error),
+        }
+    }
 }
 
 impl From<ImageError> for Error {
@@ -73,7 +86,7 @@ impl Error {
     /// Whether the image is to blame.
     pub fn is_defect(&self) -> bool {
         match self {
-            Self::Image(_) => true,
+            Self::Image(_) | Self::Compressed(_) => true,
             Self::Restart { errno, problems } => {
                 matches!(
                     *errno,

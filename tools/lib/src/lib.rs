@@ -16,6 +16,7 @@
 //! ```
 
 mod call;
+pub mod compress;
 mod error;
 pub mod progress;
 pub mod signals;

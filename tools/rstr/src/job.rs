@@ -9,7 +9,7 @@ use std::{
         Write, //
     },
     os::fd::{
-        BorrowedFd,
+        AsFd,
         OwnedFd, //
     },
     time::Duration, //
@@ -17,6 +17,11 @@ use std::{
 
 use anyhow::Context;
 use checkpoint::{
+    compress::{
+        decompress,
+        Decompressing,
+        Decompressor, //
+    },
     progress::{
         Direction,
         Progress,
@@ -90,6 +95,23 @@ pub enum End {
     Exited(u8),
     /// By this signal.
     Killed(i32),
+}
+
+/// The image.
+pub struct Image {
+    /// What the kernel reads it from.
+    stream: OwnedFd,
+    /// What it is in, perhaps compressed.
+    file: OwnedFd,
+}
+
+impl Image {
+    /// Takes the image in `file`. If it is compressed, somebody else has to make it come.
+    pub fn new(file: OwnedFd) -> anyhow::Result<(Self, Option<Decompressor>)> {
+        let copy = file.try_clone();
+        let (stream, decompressor) = copy.and_then(decompress).context("cannot read the image")?;
+        Ok((Self { stream, file }, decompressor))
+    }
 }
 
 /// A restarted tree.
@@ -172,10 +194,11 @@ fn children() -> impl Iterator<Item = i32> {
 }
 
 impl Job {
-    /// Brings back the tree.
+    /// Brings back the tree. `work` makes its image come, if that is necessary here.
     pub fn start(
         options: &Options,
-        image: BorrowedFd<'_>,
+        image: Image,
+        work: Option<Decompressing>,
         given: &[Offer],
         standard: &[Offer],
     ) -> anyhow::Result<Self> {
@@ -198,19 +221,20 @@ impl Job {
         for RelocateArg { from, to } in &options.relocate {
             restart = restart.relocate(from, to);
         }
-        // The thread of the bar starts before the signals are blocked, and may take them: it is
-        // gone when there is somebody to forward them to.
-        let progress = Progress::start(image, Direction::Read, options.quiet);
+        // The thread of the bar starts before the signals are blocked, and may take them, as that of
+        // the image may: they are gone when there is somebody to forward them to.
+        let progress = Progress::start(image.file.as_fd(), Direction::Read, options.quiet);
         // Whoever called exec may have left us children.
         let alone = !getpid().is_init() && wait(WaitOptions::NOHANG).err() == Some(Errno::CHILD);
-        let restarted = restart.read(image);
-        drop(progress);
+        let restarted = restart.read(image.stream.as_fd());
+        drop((progress, image));
+        let came = work.map_or(Ok(()), Decompressing::finish);
         let Restarted {
             pid,
             pidfd,
             hold,
             stats,
-        } = restarted?;
+        } = restarted.map_err(|error| came.err().unwrap_or(error))?;
         let others = if getpid().is_init() {
             // Whose children all orphans become, too.
             children().filter(|child| *child != pid).collect()

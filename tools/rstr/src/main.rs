@@ -27,7 +27,10 @@ use std::{
 };
 
 use anyhow::Context;
-use checkpoint::Error;
+use checkpoint::{
+    compress::Decompressor,
+    Error, //
+};
 use clap::{
     error::ErrorKind,
     Parser,
@@ -35,7 +38,10 @@ use clap::{
 };
 
 use self::{
-    job::End,
+    job::{
+        End,
+        Image, //
+    },
     stdio::InheritArg, //
 };
 
@@ -188,15 +194,17 @@ fn image(options: &Options) -> anyhow::Result<OwnedFd> {
 fn run(options: &Options) -> anyhow::Result<End> {
     // Before a descriptor of our own takes one of these numbers.
     let given = stdio::given(&options.inherit_fd)?;
-    let image = image(options)?;
+    let (image, decompressor) = Image::new(image(options)?)?;
     let from_stdin = options.input.is_none();
     let standard = stdio::standard(from_stdin, options.quiet, &given)?;
     if options.new_pidns {
-        namespace::run(options, image, given, standard)
+        namespace::run(options, image, decompressor, given, standard)
     } else {
-        let mut job = job::Job::start(options, image.as_fd(), &given, &standard)?;
+        let work = decompressor.map(Decompressor::start).transpose();
+        let work = work.context("cannot decompress the image")?;
+        let mut job = job::Job::start(options, image, work, &given, &standard)?;
         // Only the tree keeps them: a pipe ends when it closes it.
-        drop((image, given, standard));
+        drop((given, standard));
         job.announce(options, process::id());
         job.wait(options)
     }

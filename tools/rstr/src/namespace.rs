@@ -15,10 +15,6 @@ use std::{
         Read,
         Write, //
     },
-    os::fd::{
-        AsFd,
-        OwnedFd, //
-    },
     process, //
 };
 
@@ -27,6 +23,7 @@ use anyhow::{
     Context, //
 };
 use checkpoint::{
+    compress::Decompressor,
     fork,
     signals::Signals,
     Fork, //
@@ -53,6 +50,7 @@ use rustix::{
         geteuid,
         kill_process,
         wait,
+        waitpid,
         Pid,
         Signal,
         WaitOptions, //
@@ -67,6 +65,7 @@ use super::{
     explain,
     job::{
         End,
+        Image,
         Job,
         FORWARDED, //
     },
@@ -133,10 +132,23 @@ fn write_map(name: &str, text: &str) -> anyhow::Result<()> {
 
 pub fn run(
     options: &Options,
-    image: OwnedFd,
+    image: Image,
+    decompressor: Option<Decompressor>,
     given: Vec<Offer>,
     standard: Vec<Offer>,
 ) -> anyhow::Result<End> {
+    // A process, as one that is about to have children in another namespace gets no threads.
+    let helper = match decompressor {
+        Some(decompressor) => match fork().context("cannot decompress the image")? {
+            Fork::Child => {
+                drop((image, given, standard));
+                let result = decompressor.run();
+                process::exit(result.map_or_else(|error| explain(&error.into()).into(), |()| 0))
+            }
+            Fork::Parent(pid) => Pid::from_raw(pid),
+        },
+        None => None,
+    };
     enter()?;
     let (from_init, to_parent) = pipe_with(PipeFlags::CLOEXEC).context("cannot make a pipe")?;
     let front = process::id();
@@ -148,16 +160,21 @@ pub fn run(
         Fork::Parent(pid) => {
             // Only init keeps what the tree has: a pipe ends when the tree closes it.
             drop((image, given, standard, to_parent));
-            parent(pid, from_init.into())
+            parent(pid, helper, from_init.into())
         }
     }
 }
 
-/// Waits for the message of init and passes on signals to it.
-fn parent(init: i32, mut from_init: File) -> anyhow::Result<End> {
-    let signals = Signals::take(FORWARDED).context("cannot take signals")?;
+/// Waits for the message of init and passes on signals to it. Reaps `helper`.
+fn parent(init: i32, helper: Option<Pid>, mut from_init: File) -> anyhow::Result<End> {
+    let numbers = [FORWARDED, &[libc::SIGCHLD]].concat();
+    let signals = Signals::take(&numbers).context("cannot take signals")?;
     let init = Pid::from_raw(init).context("no init")?;
     loop {
+        if helper.is_some() {
+            // What it had to say it has said.
+            let _ = waitpid(helper, WaitOptions::NOHANG);
+        }
         let mut fds = [
             PollFd::new(&signals, PollFlags::IN),
             PollFd::new(&from_init, PollFlags::IN),
@@ -169,6 +186,7 @@ fn parent(init: i32, mut from_init: File) -> anyhow::Result<End> {
         let spoken = !fds[1].revents().is_empty();
         while let Some(signal) = signals.next() {
             match Signal::from_named_raw(signal.number) {
+                Some(Signal::CHILD) => (),
                 // It may have ended meanwhile.
                 Some(signal_) if signal.from_process => drop(kill_process(init, signal_)),
                 _ => (),
@@ -195,7 +213,7 @@ fn parent(init: i32, mut from_init: File) -> anyhow::Result<End> {
 fn init(
     options: &Options,
     front: u32,
-    image: OwnedFd,
+    image: Image,
     given: Vec<Offer>,
     standard: Vec<Offer>,
     mut to_parent: File,
@@ -218,7 +236,7 @@ fn init(
 fn restart(
     options: &Options,
     front: u32,
-    image: OwnedFd,
+    image: Image,
     given: Vec<Offer>,
     standard: Vec<Offer>,
 ) -> anyhow::Result<Message> {
@@ -227,8 +245,8 @@ fn restart(
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("proc", "/proc", "proc", flags, None).context("cannot mount /proc in the namespace")?;
 
-    let mut job = Job::start(options, image.as_fd(), &given, &standard)?;
-    drop((image, given, standard));
+    let mut job = Job::start(options, image, None, &given, &standard)?;
+    drop((given, standard));
     job.announce(options, front);
     let end = job.wait(options)?;
     Ok(if options.detach {
