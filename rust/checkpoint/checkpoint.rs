@@ -105,6 +105,7 @@ const HELD: u64 = 1 << 1;
 const CHECK: u64 = 1 << 2;
 const RELEASE: u64 = 1 << 3;
 const NO_SNAPSHOT: u64 = 1 << 4;
+const SAVE_FILES: u64 = 1 << 9;
 
 /// Flags that say what is checkpointed, and what they stand for; one at most.
 const SCOPES: [(u64, bindings::checkpoint_scope_kind); 4] = [
@@ -166,8 +167,9 @@ impl<'a> Call<'a> {
     /// meaning. EBADF: descriptors.
     fn new(args: &'a bindings::checkpoint_args) -> Result<Self> {
         let modes = args.flags & (HOLD | HELD | CHECK | RELEASE | NO_SNAPSHOT);
+        let save_files = args.flags & SAVE_FILES;
 
-        let scope = match args.flags & !modes {
+        let scope = match args.flags & !modes & !save_files {
             0 => bindings::checkpoint_scope_kind_CHECKPOINT_SCOPE_TREES,
             flag => SCOPES
                 .iter()
@@ -175,10 +177,13 @@ impl<'a> Call<'a> {
                 .map(|(_, kind)| *kind)
                 .ok_or(EINVAL)?,
         };
-        if args.reserved != 0 || args.reserved2 != 0 || (modes & HELD != 0 && modes != args.flags) {
+        if args.reserved != 0
+            || args.reserved2 != 0
+            || (modes & HELD != 0 && modes | save_files != args.flags)
+        {
             return Err(EINVAL);
         }
-        if modes & HOLD != 0 && args.nr_external != 0 {
+        if modes & HOLD != 0 && (args.nr_external != 0 || save_files != 0) {
             return Err(EINVAL);
         }
         match modes {

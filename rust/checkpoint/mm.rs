@@ -29,7 +29,10 @@ use zerocopy::IntoBytes;
 
 use crate::{
     files,
-    hold::Held,
+    hold::{
+        Held,
+        Still, //
+    },
     hugetlb,
     image::record::{
         mm_flags,
@@ -702,15 +705,57 @@ unsafe fn coredump_filter(mm: *mut bindings::mm_struct) -> u32 {
     })
 }
 
-fn save_exe(saver: &mut Saver<'_>, pid: Pid, mm: &MmRef) -> Result<Option<u32>> {
+/// Saves what is in the executables of `tasks` and in the files that they have mapped.
+///
+/// # Errors
+///
+/// `ENOMEM`, `EINTR`.
+pub(crate) fn save_files(saver: &mut Saver<'_>, tasks: &[Held]) -> Result {
+    let mut last = ptr::null_mut();
+    for held in tasks.iter().filter(|held| held.state() != Still::Zombie) {
+        // SAFETY: `held` keeps its task.
+        let mm = unsafe { MmRef::of(held.as_raw()) }?;
+        // Threads, which follow one another, share it.
+        if mm.as_raw() == last {
+            continue;
+        }
+        last = mm.as_raw();
+        let mut files = KVVec::new();
+        files.extend_from_slice(exe(&mm).as_slice(), GFP_KERNEL)?;
+        // They are opened when the lock is free.
+        mm.read_lock()?.each(|vma| {
+            let last = files.last().map(|file: &ARef<File>| files::inode(file));
+            match vma.file() {
+                Some(file) if last != Some(files::inode(&file)) => {
+                    Ok(files.push(file, GFP_KERNEL)?)
+                }
+                _ => Ok(()),
+            }
+        })?;
+        for file in files.iter() {
+            files::unnamed::save_along(saver, Place::Task(held.pid()), file)?;
+        }
+    }
+    Ok(())
+}
+
+/// The executable, if there is one.
+fn exe(mm: &MmRef) -> Option<ARef<File>> {
     // SAFETY: The address space is alive; the file comes with a reference.
-    let exe = unsafe { bindings::get_mm_exe_file(mm.as_raw()) };
-    let Some(exe) = NonNull::new(exe) else {
+    let exe = NonNull::new(unsafe { bindings::get_mm_exe_file(mm.as_raw()) })?;
+    // SAFETY: The reference is ours.
+    Some(unsafe { ARef::from_raw(exe.cast()) })
+}
+
+fn save_exe(saver: &mut Saver<'_>, pid: Pid, mm: &MmRef) -> Result<Option<u32>> {
+    let Some(exe) = exe(mm) else {
         saver.refuse(Place::Task(pid), fmt!("no executable"));
         return Ok(None);
     };
-    // SAFETY: The reference is ours.
-    let exe = unsafe { ARef::<File>::from_raw(exe.cast()) };
+    // What a restart made of saved contents is a memfd.
+    if files::unnamed::is_memfd(&exe) {
+        return files::save_mapped(saver, Place::Task(pid), &exe);
+    }
     files::regular::save(saver, Place::Task(pid), &exe)
 }
 

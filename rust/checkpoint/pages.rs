@@ -360,7 +360,9 @@ impl<'a> Drain<'a> {
         let memory = self.memory;
         match memory.get(index).ok_or(EINVAL)? {
             Memory::Mm { id, pid, mm, .. } => self.mm(index, *id, mm, *pid, report),
-            Memory::Shmem { id, file, size } => self.shmem(*id, file, *size),
+            Memory::Shmem { id, file, size } | Memory::File { id, file, size } => {
+                self.shmem(*id, file, *size)
+            }
             Memory::Hugetlb { id, file, size } => self.hugetlb(*id, file, *size),
         }
     }
@@ -664,16 +666,7 @@ impl<'a> Fill<'a> {
     ///
     /// What the stream says, or what write(2) says.
     pub(crate) fn write(&mut self, file: &File, size: u64, extents: &[Extent]) -> Result<u32> {
-        let len = extents.iter().map(Extent::len).sum::<u64>();
-        let mut bytes = KVVec::new();
-        resize(&mut bytes, usize::try_from(len)?, GFP_KERNEL)?;
-        let mut done = 0;
-        while let Some(part) = bytes.get_mut(done..).filter(|part| !part.is_empty()) {
-            match self.stream.read_some(part)? {
-                0 => return Err(ENODATA),
-                got => done += got,
-            }
-        }
+        let (bytes, crc) = self.bytes(extents)?;
         let mut rest = bytes.as_slice();
         for extent in extents {
             let (part, after) = rest
@@ -685,12 +678,36 @@ impl<'a> Fill<'a> {
             let within = usize::try_from(within)?.min(part.len());
             files::write_at(file, part.get(..within).unwrap_or(part), extent.addr.get())?;
         }
-        let mut sum = Checksum::<KernelCrc>::new();
-        sum.update(&bytes);
-        Ok(sum.finish())
+        Ok(crc)
     }
 
-    /// The same for the shared huge pages `file`.
+    /// Reads a chunk that nobody needs, and returns its checksum.
+    ///
+    /// # Errors
+    ///
+    /// What the stream says.
+    pub(crate) fn skip(&mut self, extents: &[Extent]) -> Result<u32> {
+        self.bytes(extents).map(|(_, crc)| crc)
+    }
+
+    /// Reads a chunk into a buffer, with its checksum.
+    fn bytes(&self, extents: &[Extent]) -> Result<(KVVec<u8>, u32)> {
+        let len = extents.iter().map(Extent::len).sum::<u64>();
+        let mut bytes = KVVec::new();
+        resize(&mut bytes, usize::try_from(len)?, GFP_KERNEL)?;
+        let mut done = 0;
+        while let Some(part) = bytes.get_mut(done..).filter(|part| !part.is_empty()) {
+            match self.stream.read_some(part)? {
+                0 => return Err(ENODATA),
+                got => done += got,
+            }
+        }
+        let mut sum = Checksum::<KernelCrc>::new();
+        sum.update(&bytes);
+        Ok((bytes, sum.finish()))
+    }
+
+    /// The same as [`Fill::shmem`] for the shared huge pages `file`.
     pub(crate) fn hugetlb(&mut self, file: &ARef<File>, offset: u64, pages: u32) -> Result {
         let mut at = usize::try_from(offset)? / PAGE_SIZE;
         let end = at + usize::try_from(pages)?;

@@ -201,6 +201,23 @@ impl<'a> Opening<'a> {
         self.plan.by_tid(pid).is_some()
     }
 
+    /// A file with the contents `id` of one that has a name, made when it is first needed.
+    ///
+    /// # Errors
+    ///
+    /// As [`files::unnamed::make_contents`].
+    pub(crate) fn contents(&mut self, id: u32) -> Result<ARef<File>> {
+        let plan = self.plan;
+        if let Ok(made) = plan.file(id) {
+            return Ok(made);
+        }
+        let record = plan.objects.get(id).ok_or(EINVAL)?;
+        let made = files::unnamed::make_contents(self, &record)?;
+        let index = plan.objects.index(id).ok_or(EINVAL)?;
+        *plan.open.lock().get_mut(index).ok_or(EINVAL)? = Some(made.clone());
+        Ok(made)
+    }
+
     /// Where `path` of the image leads now, by the first relocation that fits.
     ///
     /// # Errors
@@ -230,7 +247,7 @@ impl<'a> Opening<'a> {
             (Kind::Pipe, Stage::Early) => files::pipe::make(self, record).map(|()| None),
             (Kind::Shmem, Stage::Early) => shmem::open(self, record).map(Some),
             (Kind::Pty, Stage::Early) => files::tty::make(self, record).map(Some),
-            (Kind::Unnamed, Stage::Early) => files::unnamed::make(self, record).map(Some),
+            (Kind::Unnamed, Stage::Early) => files::unnamed::make(self, record),
             (Kind::UnixSocket, Stage::Late) => files::unix::make(self, record).map(|()| None),
             (Kind::Hugetlb, Stage::Early) => hugetlb::open(self, record).map(Some),
             (Kind::Fs, Stage::Early) => fs::open(self, record).map(Some),
@@ -927,7 +944,12 @@ impl Blueprint {
     pub(crate) fn finish_files(&self, report: &mut Report) -> Result {
         for record in self.records.iter() {
             match record.kind {
-                Kind::Unnamed => files::unnamed::finish(&*self.file(record.id)?, record, report)?,
+                Kind::Unnamed => {
+                    // Contents that nobody needed have not been made.
+                    if let Ok(file) = self.file(record.id) {
+                        files::unnamed::finish(&file, record, report)?;
+                    }
+                }
                 Kind::Pty => files::tty::finish(&*self.file(record.id)?, record, report)?,
                 Kind::TtyQueue => {
                     let (queue, tail) = get::<TtyQueue>(record)?;

@@ -538,7 +538,10 @@ impl Tree {
             } else {
                 None
             };
-            let crc = if let Some(size) = written {
+            let crc = if object.kind == Kind::Unnamed && plan.file(chunk.id).is_err() {
+                // Contents of a file that is there.
+                fill.skip(chunk.extents)
+            } else if let Some(size) = written {
                 fill.write(&*plan.file(chunk.id)?, size, chunk.extents)
             } else {
                 for extent in chunk.extents {

@@ -42,6 +42,7 @@ use crate::{
     },
     machine,
     mm::{
+        self,
         MmRef,
         Uncovered, //
     },
@@ -106,12 +107,22 @@ pub(crate) enum Memory {
         /// Length in bytes.
         size: u64,
     },
+    /// What is in a file that has a name, which others may change at any time.
+    File {
+        /// Its number in the image.
+        id: u32,
+        file: ARef<File>,
+        /// Length in bytes.
+        size: u64,
+    },
 }
 
 /// A copy of memory.
 enum Copy {
     Mm(MmRef),
     Shmem(ARef<File>),
+    /// None: the file itself is read.
+    File,
 }
 
 /// What is saved of a file when all files of the tree are in the plan.
@@ -279,7 +290,7 @@ impl Saver<'_> {
     }
 
     /// Walks the tree into the plan.
-    fn tree(&mut self, tasks: &[Held]) -> Result {
+    fn tree(&mut self, tasks: &[Held], save_files: bool) -> Result {
         let mut last = core::ptr::null();
         for held in tasks {
             // SAFETY: `held` keeps its task; the pointer is compared only.
@@ -294,6 +305,10 @@ impl Saver<'_> {
         }
         outside::check(self, tasks)?;
         machine::save(self, tasks)?;
+        if save_files {
+            // Before the open files that refer to them.
+            mm::save_files(self, tasks)?;
+        }
 
         for (index, leader) in tasks
             .iter()
@@ -331,12 +346,13 @@ impl Saver<'_> {
             pages += match memory {
                 Memory::Mm { mm, .. } => mm.private_pages(),
                 Memory::Shmem { file, .. } => shmem::pages(file)?,
+                Memory::File { .. } => 0,
                 Memory::Hugetlb { .. } => return Ok(false),
             };
         }
         let room = self.memory.iter().all(|memory| match memory {
             Memory::Mm { mm, .. } => mm.has_room_for(pages),
-            Memory::Shmem { .. } | Memory::Hugetlb { .. } => true,
+            Memory::Shmem { .. } | Memory::File { .. } | Memory::Hugetlb { .. } => true,
         });
         if !room {
             return Ok(false);
@@ -346,6 +362,7 @@ impl Saver<'_> {
             let copy = match memory {
                 Memory::Mm { mm, uncovered, .. } => mm.snapshot(uncovered).map(Copy::Mm),
                 Memory::Shmem { file, size, .. } => shmem::copy(file, *size).map(Copy::Shmem),
+                Memory::File { .. } => Ok(Copy::File),
                 Memory::Hugetlb { .. } => return Err(EINVAL),
             };
             interrupted()?;
@@ -359,6 +376,7 @@ impl Saver<'_> {
             match (memory, copy) {
                 (Memory::Mm { mm, .. }, Copy::Mm(copy)) => *mm = copy,
                 (Memory::Shmem { file, .. }, Copy::Shmem(copy)) => *file = copy,
+                (Memory::File { .. }, Copy::File) => {}
                 _ => return Err(EINVAL),
             }
         }
@@ -435,7 +453,8 @@ pub(crate) fn capture(
         encoder: Encoder::new(),
         buffer: Buffer::new(),
     };
-    saver.tree(hold.tasks())?;
+    let save_files = flags & u64::from(bindings::CHECKPOINT_SAVE_FILES) != 0;
+    saver.tree(hold.tasks(), save_files)?;
     hold.verify(saver.report)?;
     if saver.report.count() != problems {
         return Err(EOPNOTSUPP);

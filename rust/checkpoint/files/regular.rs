@@ -9,6 +9,7 @@ use kernel::{
     bindings,
     fs::File,
     prelude::*,
+    str::BStr,
     sync::aref::ARef, //
 };
 
@@ -24,6 +25,7 @@ use crate::{
         },
         RecordRef, //
     },
+    objects::Class,
     plan::{
         Opening,
         Policy, //
@@ -57,7 +59,12 @@ pub(crate) fn save(saver: &mut Saver<'_>, place: Place, file: &ARef<File>) -> Re
         size: stat.size.into(),
         mtime_sec: stat.mtime_sec.into(),
         mtime_nsec: stat.mtime_nsec.into(),
-        reserved: [0; 12],
+        contents: saver
+            .objects
+            .get(Class::Unnamed, files::inode(file))
+            .unwrap_or(0)
+            .into(),
+        reserved: [0; 8],
     };
     let id = saver.object(&record, &[path.bytes()])?;
     saver.remember(file, id)?;
@@ -85,7 +92,8 @@ impl Truncate {
     }
 }
 
-/// Opens the file of a record again, after checking that it is the one that was saved.
+/// Opens the file of a record again, after checking that it is the one that was saved. If it is not,
+/// and the image has its contents, they take its place.
 ///
 /// # Errors
 ///
@@ -94,31 +102,73 @@ pub(crate) fn open(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<
     let (record, path) = record.get::<FileRegular>().map_err(|_| EINVAL)?;
     let path = opening.locate(path)?;
     let name = path.name();
-    let report = &mut *opening.report;
-    let found = files::open(&path, bindings::O_PATH).inspect_err(|err| {
-        report.problem(Place::Tree, fmt!("file {name}: {err:?}"));
-    })?;
-    let stat = files::stat(&found)?;
     let flags = record.flags.get();
-    match check(record, &stat, opening.policy) {
-        Verdict::Same => {}
-        Verdict::Cut => opening.truncate.push(
+    let only_read = flags & (file_flags::WRITE | file_flags::PATH) == 0;
+    let contents = Some(record.contents.get()).filter(|id| *id != 0 && only_read);
+    let found = match (files::open(&path, bindings::O_PATH), contents) {
+        (Ok(found), _) => found,
+        (Err(err), Some(id)) if [ENOENT, ENOTDIR].contains(&err) => {
+            return open_contents(opening, record, name, id, "is missing");
+        }
+        (Err(err), _) => {
+            opening
+                .report
+                .problem(Place::Tree, fmt!("file {name}: {err:?}"));
+            return Err(err);
+        }
+    };
+    let stat = files::stat(&found)?;
+    match (check(record, &stat, opening.policy), contents) {
+        (Verdict::Differs(_), Some(id)) => {
+            return open_contents(opening, record, name, id, "is another one");
+        }
+        (Verdict::Differs(what), None) => {
+            opening
+                .report
+                .problem(Place::Tree, fmt!("file {name}: {what}"));
+            return Err(ESTALE);
+        }
+        (Verdict::Same, _) => {}
+        (Verdict::Cut, _) => opening.truncate.push(
             Truncate {
                 file: found.clone(),
                 size: i64::try_from(record.size.get())?,
             },
             GFP_KERNEL,
         )?,
-        Verdict::Differs(what) => {
-            report.problem(Place::Tree, fmt!("file {name}: {what}"));
-            return Err(ESTALE);
-        }
     }
     if flags & file_flags::PATH != 0 {
         return Ok(found);
     }
-    let file = files::reopen_as(&found, flags).inspect_err(|err| {
-        report.problem(Place::Tree, fmt!("file {name}: cannot be opened: {err:?}"));
+    reopen(opening, record, name, &found)
+}
+
+/// Opens the saved contents `id` in place of the file `name`, of which `what` is true.
+fn open_contents(
+    opening: &mut Opening<'_>,
+    record: &FileRegular,
+    name: &BStr,
+    id: u32,
+    what: &str,
+) -> Result<ARef<File>> {
+    let made = opening.contents(id)?;
+    opening.report.note(
+        Place::Tree,
+        fmt!("file {name}: {what}: its contents come from the image"),
+    );
+    reopen(opening, record, name, &made)
+}
+
+fn reopen(
+    opening: &mut Opening<'_>,
+    record: &FileRegular,
+    name: &BStr,
+    found: &File,
+) -> Result<ARef<File>> {
+    let file = files::reopen_as(found, record.flags.get()).inspect_err(|err| {
+        opening
+            .report
+            .problem(Place::Tree, fmt!("file {name}: cannot be opened: {err:?}"));
     })?;
     files::seek(&file, record.pos.get())?;
     Ok(file)

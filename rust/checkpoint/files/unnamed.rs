@@ -8,6 +8,10 @@
 //! The new file is made before any task exists. Owner, permissions, times and seals are set when
 //! its contents are complete.
 //!
+//! So do the contents of files that have a name and are mapped or executed, where the caller of
+//! checkpoint(2) asks for it (`CHECKPOINT_SAVE_FILES`): in a memfd, if the file is missing or has
+//! changed. Its owner is whoever restarts.
+//!
 //! Locks: the inode lock, by fchown(2) and the like.
 
 use kernel::{
@@ -21,6 +25,7 @@ use kernel::{
 use crate::{
     files::{
         self,
+        regular,
         Name,
         OwnPath, //
     },
@@ -49,6 +54,9 @@ use crate::{
 /// What the kernel calls a memfd, before the name that it was given.
 const MEMFD: &[u8] = b"memfd:";
 
+/// How long a name may be that a memfd is given.
+const MEMFD_NAME_MAX: usize = 249;
+
 /// Seals of fcntl(2), and their bits in the image.
 const SEALS: &[(u32, u32)] = &[
     (bindings::F_SEAL_SEAL, seals::SEAL),
@@ -70,7 +78,8 @@ fn memfd_name(path: &files::Path) -> Option<&[u8]> {
     name.strip_prefix(MEMFD)
 }
 
-fn is_memfd(file: &File) -> bool {
+/// Whether what `file` is open to is a memfd.
+pub(crate) fn is_memfd(file: &File) -> bool {
     files::is_internal_shmem(file)
         && files::Path::of(file).is_ok_and(|path| memfd_name(&path).is_some())
 }
@@ -131,17 +140,8 @@ fn save_contents(saver: &mut Saver<'_>, place: Place, file: &ARef<File>) -> Resu
     let Some(tail) = save_tail(saver, place, file, kind)? else {
         return Ok(None);
     };
-    // SAFETY: `file` is valid; the new file comes with a reference.
-    let contents = files::owned(unsafe { bindings::checkpoint_open_contents(file.as_ptr()) });
-    let contents = match contents {
-        Ok(contents) => contents,
-        Err(err) => {
-            saver.refuse(
-                place,
-                fmt!("{}: contents cannot be read: {err:?}", Name(file)),
-            );
-            return Ok(None);
-        }
+    let Some(contents) = open_contents(saver, place, file) else {
+        return Ok(None);
     };
     // SAFETY: `file` is valid.
     let (linkable, raw) = unsafe {
@@ -183,6 +183,62 @@ fn save_contents(saver: &mut Saver<'_>, place: Place, file: &ARef<File>) -> Resu
         GFP_KERNEL,
     )?;
     Ok(Some(id))
+}
+
+/// What `file` is open to, opened once more; `None` when that is refused.
+fn open_contents(saver: &mut Saver<'_>, place: Place, file: &File) -> Option<ARef<File>> {
+    // SAFETY: `file` is valid; the new file comes with a reference.
+    let contents = files::owned(unsafe { bindings::checkpoint_open_contents(file.as_ptr()) });
+    let refuse = |err: &Error| {
+        saver.refuse(
+            place,
+            fmt!("{}: contents cannot be read: {err:?}", Name(file)),
+        );
+    };
+    contents.inspect_err(refuse).ok()
+}
+
+/// Saves what is in a file that has a name and is not open for writing, unless it has been.
+pub(crate) fn save_along(saver: &mut Saver<'_>, place: Place, file: &File) -> Result {
+    let inode = files::inode(file);
+    if !regular::takes(saver, None, file)
+        || files::is_unlinked(file)
+        || files::mode(file) & bindings::FMODE_WRITE != 0
+        || saver.objects.get(Class::Unnamed, inode).is_some()
+    {
+        return Ok(());
+    }
+    let Some(contents) = open_contents(saver, place, file) else {
+        return Ok(());
+    };
+    let stat = files::stat(file)?;
+    let path = files::Path::of(file)?;
+    let name = path.bytes().rsplit(|byte| *byte == b'/').next();
+    let name = name.unwrap_or_default();
+    let record = Unnamed {
+        size: stat.size.into(),
+        kind: unnamed::CONTENTS.into(),
+        mode: stat.mode.into(),
+        uid: 0.into(),
+        gid: 0.into(),
+        flags: 0.into(),
+        seals: 0.into(),
+        atime_sec: stat.atime_sec.into(),
+        mtime_sec: stat.mtime_sec.into(),
+        atime_nsec: stat.atime_nsec.into(),
+        mtime_nsec: stat.mtime_nsec.into(),
+    };
+    let id = saver.object(&record, &[name.get(..MEMFD_NAME_MAX).unwrap_or(name)])?;
+    saver.objects.insert(Class::Unnamed, inode, id)?;
+    saver.memory.push(
+        Memory::File {
+            id,
+            file: contents,
+            size: stat.size,
+        },
+        GFP_KERNEL,
+    )?;
+    Ok(())
 }
 
 /// The name of a memfd, or the directory where the file is made again; `None` when it is refused.
@@ -236,15 +292,31 @@ fn translate(from: u32, sides: impl Fn(&(u32, u32)) -> (u32, u32)) -> u32 {
         .fold(0, |to, (_, bit)| to | bit)
 }
 
-/// Makes a file as large as a record says, all of it a hole.
+/// Makes a file as large as a record says, all of it a hole; `None` for the contents of one that has
+/// a name, which [`make_contents`] makes if they are needed.
 ///
 /// # Errors
 ///
 /// What open(2) with O_TMPFILE, memfd_create(2) and truncate(2) say, with a line in the report.
-pub(crate) fn make(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<ARef<File>> {
+pub(crate) fn make(
+    opening: &mut Opening<'_>,
+    record: &RecordRef<'_>,
+) -> Result<Option<ARef<File>>> {
+    let kind = record.get::<Unnamed>().map_err(|_| EINVAL)?.0.kind.get();
+    if kind == unnamed::CONTENTS {
+        return Ok(None);
+    }
+    make_contents(opening, record).map(Some)
+}
+
+/// The same for all kinds.
+pub(crate) fn make_contents(
+    opening: &mut Opening<'_>,
+    record: &RecordRef<'_>,
+) -> Result<ARef<File>> {
     let (record, tail) = record.get::<Unnamed>().map_err(|_| EINVAL)?;
     let name: &kernel::str::BStr = tail.as_ref();
-    if record.kind.get() == unnamed::MEMFD {
+    if record.kind.get() != unnamed::UNLINKED {
         return make_memfd(record, tail).inspect_err(|err| {
             opening
                 .report
@@ -331,7 +403,7 @@ pub(crate) fn written(record: &RecordRef<'_>) -> Option<u64> {
 /// What open(2) says, with a line in the report.
 pub(crate) fn open(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<ARef<File>> {
     let (record, _) = record.get::<FileUnnamed>().map_err(|_| EINVAL)?;
-    let made = opening.plan.file(record.object.get())?;
+    let made = opening.contents(record.object.get())?;
     let reopened = files::reopen_as(&made, record.flags.get()).and_then(|file| {
         files::seek(&file, record.pos.get())?;
         Ok(file)
@@ -377,7 +449,12 @@ fn finish_file(file: &File, record: &Unnamed) -> Result {
             tv_nsec: isize::try_from(record.mtime_nsec.get())?,
         },
     ];
-    let mode = record.mode.get() & 0o7777;
+    let bits = match record.kind.get() {
+        // Of another owner these would mean something else.
+        unnamed::CONTENTS => 0o777,
+        _ => 0o7777,
+    };
+    let mode = record.mode.get() & bits;
     // SAFETY: `file` is valid, and keeps its path as long as it lives. Who changes the owner loses
     // bits of the mode, and maybe the right to set times.
     unsafe {
@@ -386,7 +463,8 @@ fn finish_file(file: &File, record: &Unnamed) -> Result {
             times.as_mut_ptr(),
         ))?;
         bindings::checkpoint_owner_ids(raw, &mut uid, &mut gid);
-        if (uid, gid) != (record.uid.get(), record.gid.get()) {
+        let owned = record.kind.get() != unnamed::CONTENTS;
+        if owned && (uid, gid) != (record.uid.get(), record.gid.get()) {
             to_result(bindings::vfs_fchown(
                 raw,
                 record.uid.get(),

@@ -86,8 +86,10 @@ layout! {
         pub mtime_sec: I64,
         /// And nanoseconds.
         pub mtime_nsec: U32 => Check::Range(0, 999_999_999),
+        /// Id of its contents, which are to take its place where it is missing or has changed, or 0.
+        pub contents: U32 => Check::IdOrNone(&[Kind::Unnamed]),
         /// Zero.
-        pub reserved: [u8; 12] => Check::Zero,
+        pub reserved: [u8; 8] => Check::Zero,
     }
 }
 
@@ -301,6 +303,8 @@ pub mod unnamed {
     pub const UNLINKED: u32 = 1;
     /// What memfd_create(2) makes.
     pub const MEMFD: u32 = 2;
+    /// What is in a file that has a name, and that the image takes along.
+    pub const CONTENTS: u32 = 3;
 }
 
 bits! {
@@ -332,12 +336,13 @@ bits! {
 layout! {
     /// A regular file without a name. Its pages come in chunks with its id, at byte offsets; what is
     /// in no chunk is a hole, and what the last page has past the size is zero. The tail is the
-    /// absolute path of a directory of its file system, or the name of a memfd.
+    /// absolute path of a directory of its file system, the name of a memfd, or the last component of
+    /// the path of a file that has one.
     pub struct Unnamed {
         /// Size in bytes.
         pub size: U64,
-        /// What it is: 1 an unlinked file, 2 a memfd.
-        pub kind: U32 => Check::Range(1, 2),
+        /// What it is: 1 an unlinked file, 2 a memfd, 3 the contents of a file that has a name.
+        pub kind: U32 => Check::Range(1, 3),
         /// Type and permissions as stat(2) has them.
         pub mode: U32,
         /// Owner.
@@ -366,8 +371,11 @@ record!(Unnamed, object: true, tail: Tail::Text, check: |file, tail| {
     if file.kind.get() == unnamed::UNLINKED && (!tail.starts_with(b"/") || file.seals.get() != 0) {
         return Err("an unlinked file without a directory, or with seals");
     }
-    if file.kind.get() == unnamed::MEMFD && file.flags.get() != 0 {
-        return Err("a memfd with flags of an unlinked file");
+    if file.kind.get() != unnamed::UNLINKED && file.flags.get() != 0 {
+        return Err("flags of an unlinked file");
+    }
+    if file.kind.get() == unnamed::CONTENTS && file.seals.get() != 0 {
+        return Err("contents with seals");
     }
     Ok(())
 });

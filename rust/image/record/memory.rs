@@ -121,7 +121,7 @@ layout! {
         /// Address of the vdso, 0 if there is none.
         pub vdso: U64,
         /// Id of the executable.
-        pub exe: U32 => Check::Id(&[Kind::FileRegular]),
+        pub exe: U32 => Check::Id(&[Kind::FileRegular, Kind::FileUnnamed]),
         /// Length of the auxiliary vector in bytes.
         pub auxv_len: U32 => Check::Range(0, 4096),
         /// Number of mappings in the Vmas records that follow.

@@ -68,7 +68,8 @@ pub fn run(options: &Capture) -> anyhow::Result<ExitCode> {
         .scope(scope)
         .timeout(options.timeout.unwrap_or_default())
         .lease(options.lease.unwrap_or_default())
-        .no_snapshot(options.no_snapshot);
+        .no_snapshot(options.no_snapshot)
+        .save_files(options.save_files);
     for (list, action) in [
         (&options.external, External::Supply),
         (&options.drop, External::Drop),

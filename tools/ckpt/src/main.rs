@@ -107,6 +107,12 @@ struct Capture {
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 
+    /// Take along what is in executables, libraries and other mapped files
+    ///
+    /// A restart uses it where such a file is missing or has changed.
+    #[arg(long)]
+    save_files: bool,
+
     /// Compress the image (LZ4)
     ///
     /// rstr, show and verify take a compressed image like any other.

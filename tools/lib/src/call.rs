@@ -124,6 +124,7 @@ pub struct Checkpoint<'fd> {
     external: Vec<RawExternal>,
     scope: Scope,
     no_snapshot: bool,
+    save_files: bool,
     timeout: Duration,
     lease: Duration,
 }
@@ -140,6 +141,7 @@ impl<'fd> Checkpoint<'fd> {
             external: Vec::new(),
             scope: Scope::Process,
             no_snapshot: false,
+            save_files: false,
             timeout: Duration::ZERO,
             lease: Duration::ZERO,
         }
@@ -154,6 +156,12 @@ impl<'fd> Checkpoint<'fd> {
     /// Whether the tree stays still until its image is written, which needs less memory.
     pub fn no_snapshot(mut self, no_snapshot: bool) -> Self {
         self.no_snapshot = no_snapshot;
+        self
+    }
+
+    /// Whether the image has the contents of executables and mapped files, too.
+    pub fn save_files(mut self, save_files: bool) -> Self {
+        self.save_files = save_files;
         self
     }
 
@@ -222,12 +230,14 @@ impl<'fd> Checkpoint<'fd> {
         }
     }
 
-    fn snapshot_flag(&self) -> u64 {
-        if self.no_snapshot {
-            sys::NO_SNAPSHOT
-        } else {
-            0
-        }
+    /// The flags of a call that writes an image.
+    fn flags(&self) -> u64 {
+        let flags = [
+            (self.no_snapshot, sys::NO_SNAPSHOT),
+            (self.save_files, sys::SAVE_FILES),
+        ];
+        let given = flags.iter().filter(|(given, _)| *given);
+        given.fold(0, |flags, (_, flag)| flags | flag)
     }
 
     /// Writes the image to `stream`; the tree goes on.
@@ -236,7 +246,7 @@ impl<'fd> Checkpoint<'fd> {
     ///
     /// [`Error::Checkpoint`]: the tree goes on as well, and what was written is no image.
     pub fn write(&self, stream: BorrowedFd<'_>) -> Result<Stats, Error> {
-        self.call(self.snapshot_flag(), Some(stream))
+        self.call(self.flags(), Some(stream))
             .map(|(_, stats)| stats)
     }
 
@@ -246,7 +256,7 @@ impl<'fd> Checkpoint<'fd> {
     ///
     /// If the tree could not even be looked at.
     pub fn check(&self) -> Result<Vec<String>, Error> {
-        match self.call(sys::CHECK, None) {
+        match self.call(sys::CHECK | self.flags() & !sys::NO_SNAPSHOT, None) {
             Ok((_, stats)) => Ok(stats.messages),
             Err(Error::Checkpoint {
                 errno: Errno::OPNOTSUPP,
@@ -290,7 +300,7 @@ impl Hold {
             target: self.0.as_fd(),
             ..checkpoint.clone()
         };
-        let flags = sys::HELD | call.snapshot_flag();
+        let flags = sys::HELD | call.flags();
         match call.call(flags, Some(stream)) {
             Ok((_, stats)) => Ok(stats),
             Err(Error::Checkpoint {

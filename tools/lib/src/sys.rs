@@ -25,6 +25,7 @@ pub(crate) const GROUP: u64 = 1 << 5;
 pub(crate) const SESSION: u64 = 1 << 6;
 pub(crate) const PID_NS: u64 = 1 << 7;
 pub(crate) const CGROUP: u64 = 1 << 8;
+pub(crate) const SAVE_FILES: u64 = 1 << 9;
 
 pub(crate) const FROZEN: u64 = 1 << 0;
 pub(crate) const FILES_KEEP: u64 = 1 << 1;
@@ -317,6 +318,7 @@ mod tests {
             ("CHECKPOINT_HELD", HELD),
             ("CHECKPOINT_CHECK", CHECK),
             ("CHECKPOINT_NO_SNAPSHOT", NO_SNAPSHOT),
+            ("CHECKPOINT_SAVE_FILES", SAVE_FILES),
             ("CHECKPOINT_GROUP", GROUP),
             ("CHECKPOINT_SESSION", SESSION),
             ("CHECKPOINT_PID_NS", PID_NS),

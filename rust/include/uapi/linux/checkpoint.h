@@ -24,6 +24,8 @@
 #define CHECKPOINT_PID_NS	(1ULL << 7) /* the pid namespace */
 #define CHECKPOINT_CGROUP	(1ULL << 8) /* @target is a cgroup v2 directory: it, and those below */
 
+#define CHECKPOINT_SAVE_FILES	(1ULL << 9) /* with the contents of executables and mapped files */
+
 /* What becomes of an open file that has another side outside the tree. */
 #define CHECKPOINT_EXTERNAL_SUPPLY	1 /* the caller of restart(2) supplies another */
 #define CHECKPOINT_EXTERNAL_DROP	2 /* the other side is gone after the restart */

@@ -420,6 +420,7 @@ fn file(record: &RecordRef<'_>, objects: &Objects<'_, '_>) -> String {
                 |(object, tail)| {
                     let name = match object.kind.get() {
                         unnamed::MEMFD => format!("memfd:{}", clean(tail)),
+                        unnamed::CONTENTS => format!("{} (saved)", clean(tail)),
                         _ => format!("{} (unlinked)", clean(tail)),
                     };
                     (object.size.get(), name)
