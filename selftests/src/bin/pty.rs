@@ -343,13 +343,22 @@ fn stopped_output(v: &Victim) -> Result<()> {
     let pty = new()?;
     write(&pty.master, b"\x13")?;
     fcntl(&pty.slave, libc::F_SETFL, O_NONBLOCK | O_RDWR)?;
+    // What is written before it stops arrives later.
+    let mut got = 0;
     ensure!(
         sys::until(Duration::from_secs(5), || {
-            sys::fails_with(write(&pty.slave, b"more"), libc::EAGAIN)
+            let written = write(&pty.slave, b"more");
+            got += *written.as_ref().unwrap_or(&0) as i32;
+            sys::fails_with(written, libc::EAGAIN)
         }),
         "it does not stop"
     );
-    let got = available(&pty.master)?;
+    ensure!(
+        sys::until(Duration::from_secs(5), || {
+            available(&pty.master).is_ok_and(|there| there == got)
+        }),
+        "what was written does not arrive"
+    );
     v.stand()?;
     same("what came before", got, available(&pty.master)?)?;
     ensure!(
