@@ -1,17 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Numbers for the objects of an image: each kernel object is saved once, however many refer to it.
+//! What is known of kernel objects by their addresses: numbers of the objects of an image, each of
+//! which is saved once, however many refer to it, and the like.
 //!
-//! An object is known by its address. So whoever adds one sees to it that it lives until the plan
-//! is complete: a held task keeps its own, [`Saver::keep`](crate::save::Saver::keep) keeps files.
+//! Whoever adds an object sees to it that it lives until the plan is complete: a held task keeps its
+//! own, [`Saver::keep`](crate::save::Saver::keep) keeps files.
 
-use kernel::{
-    prelude::*,
-    rbtree::RBTree, //
-};
+use kernel::prelude::*;
 
 /// What an address stands for, since one address may start several objects.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Class {
     Mm,
     Files,
@@ -36,28 +34,111 @@ pub(crate) enum Class {
     Reaped,
 }
 
-/// Objects seen so far, by identity.
-pub(crate) struct Objects {
-    seen: RBTree<(Class, usize), u32>,
+/// What is known of one object.
+#[derive(Clone, Copy)]
+struct Known<V> {
+    class: Class,
+    /// Not 0.
+    address: usize,
+    value: V,
 }
 
-impl Objects {
+/// Something known of each of some objects.
+///
+/// A hash table without chains: tens of thousands of descriptors take a look each, several times.
+///
+/// # Invariants
+///
+/// There are as many slots as a power of two, or none; at least a quarter of them is free. Of the
+/// objects, each is in the first slot, from [`Self::start`] on and around, that was free.
+pub(crate) struct Objects<V = u32> {
+    slots: KVVec<Option<Known<V>>>,
+    used: usize,
+}
+
+impl<V: Copy> Objects<V> {
     pub(crate) fn new() -> Self {
+        // INVARIANT: There are no slots.
         Self {
-            seen: RBTree::new(),
+            slots: KVVec::new(),
+            used: 0,
         }
     }
 
-    /// The number of an object that has been saved.
-    pub(crate) fn get<T>(&self, class: Class, object: *const T) -> Option<u32> {
-        self.seen.get(&(class, object.addr())).copied()
+    /// What is known of an object.
+    pub(crate) fn get<T>(&self, class: Class, object: *const T) -> Option<V> {
+        self.get_addr(class, object.addr())
     }
 
-    /// Remembers that `object` was saved under `id`. The object must stay alive until the image is
-    /// complete, or its address could come to mean another one. Returns whether it is new.
-    pub(crate) fn insert<T>(&mut self, class: Class, object: *const T, id: u32) -> Result<bool> {
-        let key = (class, object.addr());
-        let before = self.seen.try_create_and_insert(key, id, GFP_KERNEL)?;
+    /// The same of the object at an address.
+    pub(crate) fn get_addr(&self, class: Class, address: usize) -> Option<V> {
+        let slot = self.find(class, address)?;
+        self.slots.get(slot)?.map(|known| known.value)
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn get_mut<T>(&mut self, class: Class, object: *const T) -> Option<&mut V> {
+        let slot = self.find(class, object.addr())?;
+        let known = self.slots.get_mut(slot)?.as_mut()?;
+        Some(&mut known.value)
+    }
+
+    /// Notes something of an object, in place of what was known. The object must stay alive until
+    /// the image is complete, or its address could come to mean another one. Returns whether it is
+    /// new.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn insert<T>(&mut self, class: Class, object: *const T, value: V) -> Result<bool> {
+        if (self.used + 1) * 4 > self.slots.len() * 3 {
+            self.grow()?;
+        }
+        let known = Known {
+            class,
+            address: object.addr(),
+            value,
+        };
+        // INVARIANT: There was a quarter free with this one, and it goes where it is looked for.
+        let slot = self.find(class, known.address).ok_or(EINVAL)?;
+        let before = self.slots.get_mut(slot).ok_or(EINVAL)?.replace(known);
+        self.used += usize::from(before.is_none());
         Ok(before.is_none())
+    }
+
+    /// The slot of an object, or the free one where it would go; `None` when there are no slots.
+    fn find(&self, class: Class, address: usize) -> Option<usize> {
+        let last = self.slots.len().checked_sub(1)?;
+        let mut slot = self.start(class, address);
+        // By the type invariant there is an end to it.
+        while let Some(Some(known)) = self.slots.get(slot) {
+            if known.address == address && known.class == class {
+                break;
+            }
+            slot = (slot + 1) & last;
+        }
+        Some(slot)
+    }
+
+    /// Where the search for an object starts.
+    fn start(&self, class: Class, address: usize) -> usize {
+        // As hash_64() of the kernel does it: the upper bits depend on all bits.
+        let hash = address
+            .wrapping_add(class as usize)
+            .wrapping_mul(0x61c8_8646_80b5_83eb);
+        let bits = self.slots.len().trailing_zeros();
+        hash.checked_shr(usize::BITS - bits).unwrap_or(0)
+    }
+
+    fn grow(&mut self) -> Result {
+        let len = (self.slots.len() * 2).max(64);
+        let slots = KVVec::from_elem(None, len, GFP_KERNEL)?;
+        // INVARIANT: Twice as many slots have room for all, which find their places anew.
+        let before = core::mem::replace(&mut self.slots, slots);
+        for known in before.iter().flatten() {
+            let slot = self.find(known.class, known.address).ok_or(EINVAL)?;
+            *self.slots.get_mut(slot).ok_or(EINVAL)? = Some(*known);
+        }
+        Ok(())
     }
 }

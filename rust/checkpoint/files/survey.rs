@@ -11,7 +11,6 @@ use kernel::{
     bindings,
     fs::File,
     prelude::*,
-    rbtree::RBTree,
     sync::aref::ARef, //
 };
 
@@ -28,6 +27,10 @@ use crate::{
         unix, //
     },
     hold::Held,
+    objects::{
+        Class,
+        Objects, //
+    },
 };
 
 /// What is known of one open file.
@@ -42,15 +45,15 @@ struct Seen {
 /// All open files of the tree.
 pub(crate) struct Survey<'a> {
     requests: &'a [Request],
-    files: RBTree<usize, Seen>,
+    files: Objects<Seen>,
     /// How many of them each pipe has.
-    pipes: RBTree<usize, u32>,
+    pipes: Objects,
     /// The unix sockets of them.
-    sockets: RBTree<usize, ()>,
+    sockets: Objects<()>,
     /// The ptys of them.
     pub(crate) ttys: tty::Survey,
     /// Tables of descriptors that have been looked at.
-    tables: RBTree<usize, ()>,
+    tables: Objects<()>,
 }
 
 impl<'a> Survey<'a> {
@@ -58,25 +61,25 @@ impl<'a> Survey<'a> {
     pub(crate) fn new(requests: &'a [Request]) -> Self {
         Self {
             requests,
-            files: RBTree::new(),
-            pipes: RBTree::new(),
-            sockets: RBTree::new(),
+            files: Objects::new(),
+            pipes: Objects::new(),
+            sockets: Objects::new(),
             ttys: tty::Survey::new(),
-            tables: RBTree::new(),
+            tables: Objects::new(),
         }
     }
 
     /// Looks at what `held` has open, and at what is in the queues of its sockets.
     pub(crate) fn add(&mut self, held: &Held) -> Result {
         // SAFETY: `held` keeps its task, which stands still: the pointer is read, not followed.
-        let table = unsafe { (*held.as_raw()).files }.addr();
-        let before = self.tables.try_create_and_insert(table, (), GFP_KERNEL)?;
+        let table = unsafe { (*held.as_raw()).files };
+        let new = self.tables.insert(Class::Files, table, ())?;
         // Threads share a table, but may be named each.
         let named = self
             .requests
             .iter()
             .any(|request| request.pid == held.pid());
-        if before.is_some() && !named {
+        if !new && !named {
             return Ok(());
         }
         let mut found = KVVec::new();
@@ -104,50 +107,46 @@ impl<'a> Survey<'a> {
         named: Option<Action>,
         found: &mut KVVec<ARef<File>>,
     ) -> Result {
-        let key = file.as_ptr().addr();
-        if let Some(seen) = self.files.get_mut(&key) {
+        if let Some(seen) = self.files.get_mut(Class::File, file.as_ptr()) {
             seen.standard |= standard;
             seen.named = seen.named.or(named);
             return Ok(());
         }
         if let Some(socket) = unix::identity(file) {
-            self.sockets.try_create_and_insert(socket, (), GFP_KERNEL)?;
+            self.sockets.insert(Class::Sock, socket, ())?;
             found.push(file.clone(), GFP_KERNEL)?;
         }
         let seen = Seen { standard, named };
-        self.files.try_create_and_insert(key, seen, GFP_KERNEL)?;
+        self.files.insert(Class::File, file.as_ptr(), seen)?;
         self.ttys.add(file)?;
         if let Some(pipe) = pipe::info(file) {
-            let key = pipe.as_ptr().addr();
-            match self.pipes.get_mut(&key) {
-                Some(count) => *count += 1,
-                None => {
-                    self.pipes.try_create_and_insert(key, 1, GFP_KERNEL)?;
-                }
-            }
+            let count = self.pipes.get(Class::Pipe, pipe.as_ptr()).unwrap_or(0);
+            self.pipes.insert(Class::Pipe, pipe.as_ptr(), count + 1)?;
         }
         Ok(())
     }
 
     /// Whether the open file at this address is in the tree.
     pub(crate) fn has(&self, file: usize) -> bool {
-        self.files.get(&file).is_some()
+        self.files.get_addr(Class::File, file).is_some()
     }
 
     /// Whether the unix socket at this address has a file in the tree.
     pub(crate) fn has_socket(&self, socket: usize) -> bool {
-        self.sockets.get(&socket).is_some()
+        self.sockets.get_addr(Class::Sock, socket).is_some()
     }
 
     fn seen(&self, file: &File) -> Seen {
-        let seen = self.files.get(&file.as_ptr().addr());
-        seen.copied().unwrap_or_default()
+        self.files
+            .get(Class::File, file.as_ptr())
+            .unwrap_or_default()
     }
 
     /// How many open files of a pipe are in the tree.
     pub(crate) fn pipe_files(&self, pipe: NonNull<bindings::pipe_inode_info>) -> u32 {
-        let count = self.pipes.get(&pipe.as_ptr().addr());
-        count.copied().unwrap_or_default()
+        self.pipes
+            .get(Class::Pipe, pipe.as_ptr())
+            .unwrap_or_default()
     }
 
     /// Whether `file` is standard input, output or error of a task.

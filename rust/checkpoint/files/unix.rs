@@ -420,8 +420,8 @@ pub(crate) fn takes(_: &Saver<'_>, _: Option<u32>, file: &File) -> bool {
 }
 
 /// The identity of the socket behind `file`.
-pub(crate) fn identity(file: &File) -> Option<usize> {
-    Some(Sock::of(file)?.as_raw().addr())
+pub(crate) fn identity(file: &File) -> Option<*const bindings::sock> {
+    Some(Sock::of(file)?.as_raw().cast_const())
 }
 
 /// Saves an open socket. What is in its queue, and whom it is connected to, is left to [`finish`].
