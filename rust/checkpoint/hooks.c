@@ -635,12 +635,48 @@ struct pt_regs *checkpoint_pt_regs(struct task_struct *task)
 	return task_pt_regs(task);
 }
 
-/* Offset and size of a component of the XSAVE area in its standard format, as user space sees it. */
-void checkpoint_xfeature(unsigned int feature, u32 *offset, u32 *size)
+/* What CPUID says of the components, which would take long to ask each time: hypervisors trap it. */
+static struct {
+	u32 offset;
+	u32 size;
+} xfeatures[XFEATURE_MAX] __ro_after_init;
+
+static int __init checkpoint_xfeatures_init(void)
 {
+	unsigned int i;
 	u32 ecx, edx;
 
-	cpuid_count(CPUID_LEAF_XSTATE, feature, size, offset, &ecx, &edx);
+	for (i = FIRST_EXTENDED_XFEATURE; i < XFEATURE_MAX; i++) {
+		if (fpu_user_cfg.max_features & BIT_ULL(i))
+			cpuid_count(CPUID_LEAF_XSTATE, i, &xfeatures[i].size, &xfeatures[i].offset,
+				    &ecx, &edx);
+	}
+	return 0;
+}
+late_initcall(checkpoint_xfeatures_init);
+
+/*
+ * Offset and size of a component of the XSAVE area in its standard format, as user space sees it;
+ * 0 for one that it cannot have.
+ */
+void checkpoint_xfeature(unsigned int feature, u32 *offset, u32 *size)
+{
+	if (feature < XFEATURE_MAX) {
+		*offset = xfeatures[feature].offset;
+		*size = xfeatures[feature].size;
+	}
+}
+
+/* The extended states that @task, current or one off its CPU, has in use. */
+u64 checkpoint_xfeatures_in_use(struct task_struct *task)
+{
+	struct fpu *fpu = x86_task_fpu(task);
+
+	if (!cpu_feature_enabled(X86_FEATURE_XSAVE))
+		return 0;
+	if (task == current)
+		fpu_sync_fpstate(fpu);
+	return fpu->fpstate->regs.xsave.header.xfeatures & fpu->fpstate->user_xfeatures;
 }
 
 /* The extended states that user space may have. */

@@ -104,7 +104,7 @@ pub(crate) fn save(saver: &mut Saver<'_>, tasks: &[Held]) -> Result {
     // SAFETY: The function only counts.
     let cpus = unsafe { bindings::checkpoint_cpus_online() };
     let record = Machine {
-        xfeatures: registers::used(tasks)?.into(),
+        xfeatures: registers::used(tasks).into(),
         realtime_ns: realtime.into(),
         monotonic_ns: clocks.monotonic.into(),
         boottime_ns: clocks.boottime.into(),

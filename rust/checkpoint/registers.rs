@@ -191,17 +191,12 @@ fn put(saver: &mut Saver<'_>, task: u32, feature: u32, bytes: &[u8]) -> Result {
 }
 
 /// The components that some task of the tree uses.
-pub(crate) fn used(tasks: &[Held]) -> Result<u64> {
-    let mut all = LEGACY_FEATURES;
-    let lives = |held: &&Held| held.state() != Still::Zombie;
-    for held in tasks.iter().filter(lives) {
-        // SAFETY: `held` keeps its task, which stands still.
-        if let Some(area) = unsafe { get(held.as_raw(), bindings::NT_X86_XSTATE) }? {
-            let header = area.get(HEADER..).ok_or(EIO)?;
-            all |= u64::read_from_prefix(header).map_err(|_| EIO)?.0;
-        }
-    }
-    Ok(all)
+pub(crate) fn used(tasks: &[Held]) -> u64 {
+    let alive = tasks.iter().filter(|held| held.state() != Still::Zombie);
+    alive.fold(LEGACY_FEATURES, |all, held| {
+        // SAFETY: `held` keeps its task, which stands still, or is the current one.
+        all | unsafe { bindings::checkpoint_xfeatures_in_use(held.as_raw()) }
+    })
 }
 
 /// Numbers of the bits that are set.
@@ -218,7 +213,7 @@ struct Component {
 impl Component {
     fn of(feature: u32) -> Self {
         let (mut offset, mut size) = (0, 0);
-        // SAFETY: The function only asks the CPU.
+        // SAFETY: The function only reads constants of the boot.
         unsafe { bindings::checkpoint_xfeature(feature, &mut offset, &mut size) };
         Self { offset, size }
     }

@@ -233,6 +233,7 @@ int checkpoint_install_pidfd(struct task_struct *task);
 bool checkpoint_futex_flags(unsigned int flags, bool *realtime, bool *timed);
 unsigned int checkpoint_futex_kernel_flags(bool shared, bool realtime, bool timed);
 void checkpoint_xfeature(unsigned int feature, u32 *offset, u32 *size);
+u64 checkpoint_xfeatures_in_use(struct task_struct *task);
 
 /* kernel/checkpoint/files.c */
 unsigned int checkpoint_links(struct file *file);
