@@ -38,7 +38,6 @@ pub(crate) enum Class {
 #[derive(Clone, Copy)]
 struct Known<V> {
     class: Class,
-    /// Not 0.
     address: usize,
     value: V,
 }
