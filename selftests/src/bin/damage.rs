@@ -18,6 +18,7 @@ use selftests::sys::{
 };
 use selftests::{
     Bench,
+    Finished,
     Life,
     Task, //
 };
@@ -277,13 +278,18 @@ fn intact(b: &Bench<'_>) -> Result<()> {
         sealed.bytes == image.bytes,
         "the checksum of the header is not understood"
     );
+    restart(b)?;
+    goes_on(b, image.pid)
+}
+
+/// Restarts the victim from its image; it is an orphan then.
+fn restart(b: &Bench<'_>) -> Result<Finished> {
     b.rstr()
         .arg("--detach")
         .arg("-i")
         .arg(b.path("image"))
         .run()?
-        .succeeded("rstr")?;
-    goes_on(b, image.pid)
+        .succeeded("rstr")
 }
 
 /// The restarted victim, an orphan, passes its check.
@@ -549,13 +555,7 @@ fn compressed_image(b: &Bench<'_>, name: &str) -> Result<(Vec<u8>, i32)> {
 
 fn compressed(b: &Bench<'_>) -> Result<()> {
     let (_, pid) = compressed_image(b, "large")?;
-    let image = b.path("image");
-    b.rstr()
-        .arg("--detach")
-        .arg("-i")
-        .arg(&image)
-        .run()?
-        .succeeded("rstr")?;
+    restart(b)?;
     goes_on(b, pid)?;
     // In a namespace of its own the image comes from another process than the one that reads it.
     for name in ["go", "result"] {
@@ -564,7 +564,7 @@ fn compressed(b: &Bench<'_>) -> Result<()> {
     let restarted = b
         .rstr()
         .args(["--new-pidns", "--files=truncate"])
-        .stdin(File::open(&image)?)
+        .stdin(File::open(b.path("image"))?)
         .start()?;
     fs::write(b.path("go"), "")?;
     restarted.finish()?.succeeded("rstr --new-pidns")?;
@@ -848,13 +848,7 @@ fn ckpt_killed(b: &Bench<'_>) -> Result<()> {
 fn rstr_killed(b: &Bench<'_>) -> Result<()> {
     let image = Image::of(b, "large")?;
     let path = b.path("image");
-    let done = b
-        .rstr()
-        .arg("--detach")
-        .arg("-i")
-        .arg(&path)
-        .run()?
-        .succeeded("rstr")?;
+    let done = restart(b)?;
     goes_on(b, image.pid)?;
     for moment in moments(b, done.took) {
         b.forget()?;
