@@ -47,7 +47,10 @@ pub struct Field {
 impl Field {
     /// Returns the field's little-endian value in `bytes`, if it is there and fits.
     pub fn value(&self, bytes: &[u8]) -> Option<u64> {
-        let field = bytes.get(self.offset..self.offset.checked_add(self.size)?)?;
+        let field = self.bytes(bytes)?;
+        if let Ok(word) = field.try_into() {
+            return Some(u32::from_le_bytes(word).into());
+        }
         let mut word = [0; 8];
         word.get_mut(..field.len())?.copy_from_slice(field);
         Some(u64::from_le_bytes(word))

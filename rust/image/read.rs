@@ -242,10 +242,10 @@ impl<'a> Iterator for Records<'a> {
         loop {
             let offset = self.offset;
             let record = self.record;
-            let (frame, after) = Frame::ref_from_prefix(self.bytes.get(offset..)?).ok()?;
-            let (payload, after) = split_payload(frame, after).ok()?;
-            // INVARIANT: `after` is what is left behind this record.
-            self.offset = self.bytes.len() - after.len();
+            let (frame, payload) = self.at(offset)?;
+            let padding = usize::try_from(padding(frame.len.get())).ok()?;
+            // INVARIANT: This is where the record ends.
+            self.offset = offset + const { FRAME_LEN } + payload.len() + padding;
             self.record += 1;
             if let Some(kind) = Kind::from_number(frame.kind.get()) {
                 return Some(RecordRef {
@@ -257,6 +257,15 @@ impl<'a> Iterator for Records<'a> {
                 });
             }
         }
+    }
+}
+
+impl<'a> Records<'a> {
+    /// Returns frame and payload of the record that starts at `offset`.
+    fn at(&self, offset: usize) -> Option<(&'a Frame, &'a [u8])> {
+        let (frame, after) = Frame::ref_from_prefix(self.bytes.get(offset..)?).ok()?;
+        let len = usize::try_from(frame.len.get()).ok()?;
+        Some((frame, after.get(..len)?))
     }
 }
 
@@ -319,6 +328,7 @@ impl<'a> RecordRef<'a> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Slot {
     id: u32,
+    kind: Option<Kind>,
     /// Byte of the plan at which the record starts.
     offset: u32,
     /// Number of the record.
@@ -368,14 +378,14 @@ impl<'a, 's> Objects<'a, 's> {
             let bad = |reason| record.malformed(reason);
             let earlier = slots.get_mut(..used).unwrap_or_default();
             let info = record.kind.info();
-            check_ids(plan, earlier, info.fields, record.payload).map_err(bad)?;
+            check_ids(earlier, info.fields, record.payload).map_err(bad)?;
             let (fixed, tail) = record
                 .payload
                 .split_at_checked(info.size)
                 .unwrap_or_default();
             if let Some((item, items)) = info.tail.items(fixed, tail) {
                 for item_bytes in items.chunks_exact(item.size) {
-                    check_ids(plan, earlier, item.fields, item_bytes).map_err(bad)?;
+                    check_ids(earlier, item.fields, item_bytes).map_err(bad)?;
                 }
             }
 
@@ -405,8 +415,7 @@ impl<'a, 's> Objects<'a, 's> {
                             .checked_sub(1)
                             .ok_or(bad("more mappings than said"))?;
                         if vma.object.get() != 0 {
-                            let kind = find(earlier, vma.object.get())
-                                .and_then(|slot| kind_of(plan, slot));
+                            let kind = find(earlier, vma.object.get()).and_then(|slot| slot.kind);
                             let expected = match kind {
                                 Some(Kind::Shmem) => vma_kind::SHMEM,
                                 Some(Kind::Hugetlb) => vma_kind::HUGETLB,
@@ -470,6 +479,7 @@ impl<'a, 's> Objects<'a, 's> {
                 let start = record.offset.wrapping_sub(const { HEADER_LEN as u64 });
                 *slot = Slot {
                     id: record.id,
+                    kind: Some(record.kind),
                     offset: u32::try_from(start).map_err(|_| bad("the plan is too long"))?,
                     record: u32::try_from(record.record).map_err(|_| bad("too many records"))?,
                     owner,
@@ -518,13 +528,17 @@ impl<'a, 's> Objects<'a, 's> {
 
     /// Returns the fixed part and the tail of the record of an object, which is of kind `T`.
     pub fn get_as<T: Record>(&self, id: u32) -> Option<(&'a T, &'a [u8])> {
-        self.get(id)?.get::<T>().ok()
+        let slot = find(self.slots, id)?;
+        if slot.kind != Some(T::KIND) {
+            return None;
+        }
+        record_at(&self.records, slot)?.get::<T>().ok()
     }
 
     /// Returns the place of an object among all objects, counted from 0: a dense number for tables
     /// of one's own, below [`Plan::objects`].
     pub fn index(&self, id: u32) -> Option<usize> {
-        self.slots.binary_search_by_key(&id, |slot| slot.id).ok()
+        position(self.slots, id)
     }
 
     /// Iterates over the records of all objects, in their order.
@@ -535,29 +549,34 @@ impl<'a, 's> Objects<'a, 's> {
     }
 }
 
+/// Returns the place of an object among `slots`, which ascend by their ids.
+fn position(slots: &[Slot], id: u32) -> Option<usize> {
+    // The ids of an image as a checkpoint writes it count from 1.
+    let direct = usize::try_from(id).ok()?.checked_sub(1)?;
+    if slots.get(direct).is_some_and(|slot| slot.id == id) {
+        return Some(direct);
+    }
+    slots.binary_search_by_key(&id, |slot| slot.id).ok()
+}
+
 fn find(slots: &[Slot], id: u32) -> Option<&Slot> {
-    let index = slots.binary_search_by_key(&id, |slot| slot.id).ok()?;
-    slots.get(index)
+    slots.get(position(slots, id)?)
 }
 
 fn find_mut(slots: &mut [Slot], id: u32) -> Option<&mut Slot> {
-    let index = slots.binary_search_by_key(&id, |slot| slot.id).ok()?;
-    slots.get_mut(index)
+    slots.get_mut(position(slots, id)?)
 }
 
 /// Returns the record in `slot` of the plan that `records` iterates over.
 fn record_at<'a>(records: &Records<'a>, slot: &Slot) -> Option<RecordRef<'a>> {
-    // INVARIANT: A slot's offset is that of a record.
-    let mut at = Records {
-        bytes: records.bytes,
-        offset: usize::try_from(slot.offset).ok()?,
+    let (_, payload) = records.at(usize::try_from(slot.offset).ok()?)?;
+    Some(RecordRef {
+        kind: slot.kind?,
+        id: slot.id,
+        offset: u64::from(slot.offset) + const { HEADER_LEN as u64 },
         record: u64::from(slot.record),
-    };
-    at.next()
-}
-
-fn kind_of<C: Crc32c>(plan: &Plan<'_, C>, slot: &Slot) -> Option<Kind> {
-    record_at(&plan.records(), slot).map(|record| record.kind)
+        payload,
+    })
 }
 
 fn process_at<'a, C: Crc32c>(plan: &Plan<'a, C>, slot: &Slot) -> Option<&'a Process> {
@@ -584,12 +603,7 @@ fn finish_mm(mm: Option<(RecordRef<'_>, u64, u64)>) -> Result<(), ImageError> {
 }
 
 /// Checks that the fields which refer to objects refer to `earlier` ones of the right kind.
-fn check_ids<C: Crc32c>(
-    plan: &Plan<'_, C>,
-    earlier: &[Slot],
-    fields: &[Field],
-    bytes: &[u8],
-) -> Result<(), &'static str> {
+fn check_ids(earlier: &[Slot], fields: &[Field], bytes: &[u8]) -> Result<(), &'static str> {
     for field in fields {
         let kinds = match field.check {
             Check::Id(kinds) => kinds,
@@ -606,7 +620,7 @@ fn check_ids<C: Crc32c>(
             }
             continue;
         }
-        let kind = find(earlier, id).and_then(|slot| kind_of(plan, slot));
+        let kind = find(earlier, id).and_then(|slot| slot.kind);
         if !kind.is_some_and(|kind| kinds.contains(&kind)) {
             return Err("a reference is to no earlier object of the right kind");
         }
