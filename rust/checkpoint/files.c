@@ -10,15 +10,30 @@
 #include <linux/fadvise.h>
 #include <linux/filelock.h>
 #include <linux/magic.h>
+#include <linux/namei.h>
 #include <linux/pagemap.h>
 #include <linux/proc_fs.h>
 #include <linux/security.h>
+#include <linux/syscalls.h>
 #include <linux/xattr.h>
+#include "../../fs/internal.h"
 
 /* How many names the inode of @file has. */
 unsigned int checkpoint_links(struct file *file)
 {
 	return READ_ONCE(file_inode(file)->i_nlink);
+}
+
+/* What is at @name, with references in @path, or an error. */
+int checkpoint_lookup(const char *name, struct path *path)
+{
+	return kern_path(name, LOOKUP_FOLLOW, path);
+}
+
+/* As ftruncate(2): unlike truncate(2), it breaks no lease. */
+int checkpoint_truncate(struct file *file, loff_t size)
+{
+	return do_ftruncate(file, size, FTRUNCATE_LFS);
 }
 
 /* Whether @file, which has no name, may get one by linkat(2). */

@@ -17,7 +17,10 @@ use kernel::{
 };
 
 use crate::{
-    files,
+    files::{
+        self,
+        HasPath, //
+    },
     hold::Held,
     image::{
         record::Fs,
@@ -136,11 +139,7 @@ pub(crate) fn open(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<
     files::open(&path, flags)
         .and_then(|dir| {
             // SAFETY: A file keeps its path as long as it lives.
-            to_result(unsafe {
-                bindings::checkpoint_may_chdir(core::ptr::addr_of!(
-                    (*dir.as_ptr()).__bindgen_anon_1.f_path
-                ))
-            })?;
+            to_result(unsafe { bindings::checkpoint_may_chdir(dir.path()) })?;
             Ok(dir)
         })
         .inspect_err(|err| {
@@ -155,10 +154,7 @@ pub(crate) fn restore(record: &Fs, dir: &File) {
     // SAFETY: The current task has an `fs` of its own, and a file keeps its path as long as it
     // lives.
     unsafe {
-        bindings::set_fs_pwd(
-            (*bindings::get_current()).fs,
-            core::ptr::addr_of!((*dir.as_ptr()).__bindgen_anon_1.f_path),
-        );
+        bindings::set_fs_pwd((*bindings::get_current()).fs, dir.path());
         bindings::checkpoint_set_umask(record.umask.get() as i32);
     }
 }

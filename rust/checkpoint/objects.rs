@@ -75,13 +75,6 @@ impl<V: Copy> Objects<V> {
         self.slots.get(slot)?.map(|known| known.value)
     }
 
-    /// The same, to be changed.
-    pub(crate) fn get_mut<T>(&mut self, class: Class, object: *const T) -> Option<&mut V> {
-        let slot = self.find(class, object.addr())?;
-        let known = self.slots.get_mut(slot)?.as_mut()?;
-        Some(&mut known.value)
-    }
-
     /// Notes something of an object, in place of what was known. The object must stay alive until
     /// the image is complete, or its address could come to mean another one. Returns whether it is
     /// new.
@@ -90,19 +83,38 @@ impl<V: Copy> Objects<V> {
     ///
     /// `ENOMEM`.
     pub(crate) fn insert<T>(&mut self, class: Class, object: *const T, value: V) -> Result<bool> {
+        let (known, new) = self.get_or_insert(class, object, value)?;
+        *known = value;
+        Ok(new)
+    }
+
+    /// What is known of an object, to be changed: `value`, if that was nothing. Returns whether it
+    /// is new.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn get_or_insert<T>(
+        &mut self,
+        class: Class,
+        object: *const T,
+        value: V,
+    ) -> Result<(&mut V, bool)> {
         if (self.used + 1) * 4 > self.slots.len() * 3 {
             self.grow()?;
         }
-        let known = Known {
-            class,
-            address: object.addr(),
-            value,
-        };
+        let address = object.addr();
+        let slot = self.find(class, address).ok_or(EINVAL)?;
+        let slot = self.slots.get_mut(slot).ok_or(EINVAL)?;
+        let new = slot.is_none();
+        self.used += usize::from(new);
         // INVARIANT: There was a quarter free with this one, and it goes where it is looked for.
-        let slot = self.find(class, known.address).ok_or(EINVAL)?;
-        let before = self.slots.get_mut(slot).ok_or(EINVAL)?.replace(known);
-        self.used += usize::from(before.is_none());
-        Ok(before.is_none())
+        let known = slot.get_or_insert(Known {
+            class,
+            address,
+            value,
+        });
+        Ok((&mut known.value, new))
     }
 
     /// The slot of an object, or the free one where it would go; `None` when there are no slots.

@@ -944,11 +944,6 @@ impl Tree {
 
         let stats = self.fill(stream, rest, report)?;
         self.load_registers(report)?;
-        for truncate in plan.truncate.iter() {
-            truncate.carry_out().inspect_err(|err| {
-                report.problem(Place::Tree, fmt!("cutting back a file: {err:?}"));
-            })?;
-        }
         plan.finish_files(report)?;
         self.set_terminals(report)?;
         self.set_locks(report)?;
@@ -956,6 +951,13 @@ impl Tree {
         self.set_dumpable()?;
         self.restrict(report)?;
         self.queue_signals()?;
+        // Last of what somebody else would see if the rest failed, and before anyone watches.
+        for truncate in plan.truncate.iter() {
+            let done = truncate.carry_out(&*plan.file(truncate.id)?);
+            done.inspect_err(|err| {
+                report.problem(Place::Tree, fmt!("cutting back a file: {err:?}"));
+            })?;
+        }
         plan.start(report)?;
         plan.forget_files();
         publish(self.leader(0)?.as_ptr())?;

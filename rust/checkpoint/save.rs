@@ -171,6 +171,8 @@ pub(crate) struct Saver<'a> {
     encoder: Encoder<KernelCrc>,
     buffer: Buffer,
 }
+    /// A buffer for the next path.
+    pub(crate) path_room: KVec<u8>,
 
 impl Saver<'_> {
     /// Appends a record that is no object.
@@ -477,3 +479,4 @@ pub(crate) fn capture(
     }
     saver.drain(stream, hold, !early)
 }
+        path_room: KVec::new(),

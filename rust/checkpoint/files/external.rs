@@ -20,6 +20,7 @@ use crate::{
         self,
         pidfd,
         pipe,
+        survey::Supplies,
         unix,
         Name, //
     },
@@ -69,13 +70,10 @@ fn kind(saver: &Saver<'_>, file: &File) -> Option<u32> {
 
 /// What leads outside and is to be supplied, and all that the caller named.
 pub(crate) fn takes(saver: &Saver<'_>, _: Option<u32>, file: &File) -> bool {
-    if saver.survey.named(file) == Some(Action::Supply) {
-        return true;
-    }
-    match saver.survey.wish(file) {
-        Some(Action::Drop) => false,
-        Some(Action::Supply) => kind(saver, file).is_some(),
-        None => saver.survey.is_standard(file) && kind(saver, file).is_some(),
+    match saver.survey.supplies(file) {
+        Supplies::Always => true,
+        Supplies::Outside => kind(saver, file).is_some(),
+        Supplies::Never => false,
     }
 }
 

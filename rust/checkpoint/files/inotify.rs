@@ -15,7 +15,10 @@ use kernel::{
 };
 
 use crate::{
-    files,
+    files::{
+        self,
+        HasPath, //
+    },
     image::{
         record::{
             inotify_mask,
@@ -306,7 +309,7 @@ pub(crate) fn watch(
         let next = bindings::inotify_get_next_wd(file.as_ptr());
         let result = bindings::inotify_restore_watch(
             file.as_ptr(),
-            core::ptr::addr_of!((*found.as_ptr()).__bindgen_anon_1.f_path),
+            found.path(),
             i32::try_from(record.wd.get())?,
             kernel_mask(record.mask.get()),
         );

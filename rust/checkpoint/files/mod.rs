@@ -470,7 +470,7 @@ impl Path {
     /// `ENAMETOOLONG`, `ENOMEM`.
     pub(crate) fn of(file: &File) -> Result<Self> {
         // SAFETY: A file keeps its path as long as it lives.
-        unsafe { Self::of_raw(ptr::addr_of!((*file.as_ptr()).__bindgen_anon_1.f_path)) }
+        unsafe { Self::of_raw(file.path()) }
     }
 
     /// # Safety
@@ -479,7 +479,8 @@ impl Path {
     pub(crate) unsafe fn of_raw(path: *const bindings::path) -> Result<Self> {
         // SAFETY: `path` is valid by the safety requirement; the name goes to the end of the
         // buffer.
-        Self::named(|buffer, len| unsafe { bindings::d_path(path, buffer, len) })?.ok_or(ENOENT)
+        let name = |buffer, len| unsafe { bindings::d_path(path, buffer, len) };
+        Self::named(KVec::new(), name)?.ok_or(ENOENT)
     }
 
     /// The path from the caller's root, or `None` when it does not lead there: a mount of the
@@ -493,18 +494,40 @@ impl Path {
     ///
     /// `path` is valid.
     pub(crate) unsafe fn from_root(path: *const bindings::path) -> Result<Option<Self>> {
+        // SAFETY: By the safety requirement.
+        unsafe { Self::from_root_in(KVec::new(), path) }
+    }
+
+    /// As [`Path::from_root`], in a buffer of [`Path::into_buffer`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Path::of`].
+    ///
+    /// # Safety
+    ///
+    /// `path` is valid.
+    unsafe fn from_root_in(buffer: KVec<u8>, path: *const bindings::path) -> Result<Option<Self>> {
         // SAFETY: `path` is valid by the safety requirement; the name goes to the end of the
         // buffer.
-        Self::named(|buffer, len| unsafe { bindings::checkpoint_path_from_root(path, buffer, len) })
+        Self::named(buffer, |buffer, len| unsafe {
+            bindings::checkpoint_path_from_root(path, buffer, len)
+        })
+    }
+
+    /// The buffer, for the next path: there are tens of thousands of files.
+    pub(crate) fn into_buffer(self) -> KVec<u8> {
+        self.buffer
     }
 
     /// Has `name` write a string to the end of a buffer of the length that it is given. It returns
     /// where that begins, or null if there is none.
     fn named(
+        mut buffer: KVec<u8>,
         name: impl FnOnce(*mut kernel::ffi::c_char, i32) -> *mut kernel::ffi::c_char,
     ) -> Result<Option<Self>> {
         // Not cleared: there is one for each file.
-        let mut buffer = KVec::<u8>::with_capacity(Self::MAX, GFP_KERNEL)?;
+        buffer.reserve(Self::MAX, GFP_KERNEL)?;
         let base = buffer.as_mut_ptr();
         let name = from_err_ptr(name(base.cast(), i32::try_from(Self::MAX)?))?;
         if name.is_null() {
@@ -528,6 +551,25 @@ impl Path {
     }
 }
 
+/// What has a path.
+pub(crate) trait HasPath {
+    /// It is valid as long as what has it.
+    fn path(&self) -> *const bindings::path;
+}
+
+impl HasPath for File {
+    fn path(&self) -> *const bindings::path {
+        // SAFETY: The file is valid.
+        unsafe { ptr::addr_of!((*self.as_ptr()).__bindgen_anon_1.f_path) }
+    }
+}
+
+impl HasPath for ARef<File> {
+    fn path(&self) -> *const bindings::path {
+        File::path(self)
+    }
+}
+
 /// What stat(2) says.
 pub(crate) struct Stat {
     pub(crate) mode: u32,
@@ -545,16 +587,11 @@ pub(crate) struct Stat {
 /// # Errors
 ///
 /// What the file system says.
-pub(crate) fn stat(file: &File) -> Result<Stat> {
+pub(crate) fn stat(of: &impl HasPath) -> Result<Stat> {
     let mut stat = bindings::kstat::default();
-    // SAFETY: A file keeps its path as long as it lives.
+    // SAFETY: The path is valid.
     to_result(unsafe {
-        bindings::vfs_getattr(
-            ptr::addr_of!((*file.as_ptr()).__bindgen_anon_1.f_path),
-            &mut stat,
-            bindings::STATX_BASIC_STATS,
-            0,
-        )
+        bindings::vfs_getattr(of.path(), &mut stat, bindings::STATX_BASIC_STATS, 0)
     })?;
     Ok(Stat {
         mode: u32::from(stat.mode),
@@ -569,10 +606,15 @@ pub(crate) fn stat(file: &File) -> Result<Stat> {
     })
 }
 
-/// The type bits of the mode of the inode behind `file`.
+/// The mode of the inode behind `file`.
+pub(crate) fn file_mode(file: &File) -> u32 {
+    // SAFETY: A file keeps its inode; the mode is one word.
+    u32::from(unsafe { (*inode(file)).i_mode })
+}
+
+/// The type bits of the mode of the inode behind `file`, which do not change.
 pub(crate) fn file_type(file: &File) -> u32 {
-    // SAFETY: A file keeps its inode, whose type does not change.
-    u32::from(unsafe { (*inode(file)).i_mode }) & bindings::S_IFMT
+    file_mode(file) & bindings::S_IFMT
 }
 
 /// The inode behind `file`, as an identity.
@@ -681,22 +723,27 @@ pub(crate) fn string(bytes: &[u8]) -> Result<KVec<u8>> {
     Ok(string)
 }
 
-/// Opens what `found` (O_PATH) has found, without a second look-up of the name, under the caller's
-/// credentials.
+/// What is at `path`, as the caller may find it.
+///
+/// # Errors
+///
+/// What stat(2) says.
+pub(crate) fn lookup(path: &[u8]) -> Result<OwnPath> {
+    let name = string(path)?;
+    let name = CStr::from_bytes_with_nul(&name).map_err(|_| EINVAL)?;
+    // SAFETY: `name` is a string; the function writes the path with references, or fails.
+    unsafe { OwnPath::from(|path| bindings::checkpoint_lookup(name.as_char_ptr(), path)) }
+}
+
+/// Opens what was found, without a second look-up of the name, under the caller's credentials.
 ///
 /// # Errors
 ///
 /// What open(2) says.
-pub(crate) fn reopen(found: &File, flags: u32) -> Result<ARef<File>> {
-    // SAFETY: A file keeps its path as long as it lives.
-    owned(unsafe {
-        bindings::file_open_root(
-            ptr::addr_of!((*found.as_ptr()).__bindgen_anon_1.f_path),
-            c"".as_char_ptr(),
-            i32::try_from(flags)?,
-            0,
-        )
-    })
+pub(crate) fn reopen(found: &impl HasPath, flags: u32) -> Result<ARef<File>> {
+    let flags = i32::try_from(flags)?;
+    // SAFETY: The path is valid.
+    owned(unsafe { bindings::file_open_root(found.path(), c"".as_char_ptr(), flags, 0) })
 }
 
 /// As [`reopen`], with the flags that `image` has, which F_GETFL then shows, and its advice.
@@ -704,7 +751,7 @@ pub(crate) fn reopen(found: &File, flags: u32) -> Result<ARef<File>> {
 /// # Errors
 ///
 /// What open(2) says.
-pub(crate) fn reopen_as(found: &File, image: u32) -> Result<ARef<File>> {
+pub(crate) fn reopen_as(found: &impl HasPath, image: u32) -> Result<ARef<File>> {
     // Another meaning, or none, for what exists.
     let shown = bindings::__O_TMPFILE | bindings::O_DIRECTORY;
     let flags = open_flags(image);
@@ -809,9 +856,7 @@ pub(crate) fn set_status(file: &File, image: u32) {
 /// Whether `file` was opened by a name that it no longer has, or never had one.
 pub(crate) fn is_unlinked(file: &File) -> bool {
     // SAFETY: A file keeps its path as long as it lives.
-    unsafe {
-        bindings::checkpoint_path_unlinked(ptr::addr_of!((*file.as_ptr()).__bindgen_anon_1.f_path))
-    }
+    unsafe { bindings::checkpoint_path_unlinked(file.path()) }
 }
 
 /// A path with references of its own.
@@ -829,14 +874,16 @@ impl OwnPath {
         Ok(Self(path))
     }
 
-    pub(crate) fn as_raw(&self) -> *const bindings::path {
-        &self.0
-    }
-
     /// The path from the caller's root, see [`Path::from_root`].
     pub(crate) fn from_root(&self) -> Result<Option<Path>> {
         // SAFETY: The path is valid by the references that it has.
-        unsafe { Path::from_root(self.as_raw()) }
+        unsafe { Path::from_root(self.path()) }
+    }
+}
+
+impl HasPath for OwnPath {
+    fn path(&self) -> *const bindings::path {
+        &self.0
     }
 }
 
@@ -868,8 +915,9 @@ pub(crate) fn saved_path(saver: &mut Saver<'_>, place: Place, file: &File) -> Re
         };
         other.from_root()?
     } else {
+        let room = core::mem::replace(&mut saver.path_room, KVec::new());
         // SAFETY: A file keeps its path as long as it lives.
-        unsafe { Path::from_root(ptr::addr_of!((*file.as_ptr()).__bindgen_anon_1.f_path)) }?
+        unsafe { Path::from_root_in(room, file.path()) }?
     };
     if path.is_none() {
         saver.refuse(

@@ -94,7 +94,7 @@ pub(crate) fn save(saver: &mut Saver<'_>, place: Place, file: &ARef<File>) -> Re
     let record = FilePipe {
         flags: files::image_flags(file).into(),
         pipe: pipe.into(),
-        mode: files::stat(file)?.mode.into(),
+        mode: files::file_mode(file).into(),
         end_flags: if waits { end_flags::NO_WRITER_YET } else { 0 }.into(),
     };
     let path = path.as_ref().map_or(&[][..], files::Path::bytes);
@@ -432,7 +432,7 @@ impl Ends {
         let access = open_flags & bindings::O_ACCMODE;
         let file = match end {
             Some(file) => file,
-            None => files::reopen(&self.base, access | bindings::O_NONBLOCK)
+            None => files::reopen(&*self.base, access | bindings::O_NONBLOCK)
                 .map_err(|err| (err, "cannot be opened"))?,
         };
         set_flags(&file, open_flags);

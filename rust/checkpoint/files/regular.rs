@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Regular files: by path, with position, flags, and what the file must still be at the restart.
-//! What is to be cut back is cut when memory and registers are in place.
+//! What is to be cut back is cut when all that another could prevent is done.
 //!
 //! No locks but those of truncate(2): who of the tree could write stands still.
 
 use kernel::{
     bindings,
+    error::to_result,
     fs::File,
     prelude::*,
     str::BStr,
@@ -16,6 +17,7 @@ use kernel::{
 use crate::{
     files::{
         self,
+        HasPath,
         Stat, //
     },
     image::{
@@ -67,28 +69,26 @@ pub(crate) fn save(saver: &mut Saver<'_>, place: Place, file: &ARef<File>) -> Re
         reserved: [0; 8],
     };
     let id = saver.object(&record, &[path.bytes()])?;
+    saver.path_room = path.into_buffer();
     saver.remember(file, id)?;
     Ok(Some(id))
 }
 
-/// A file to be cut back to its recorded size once nothing can fail any more.
+/// A file to be cut back to its recorded size when nothing else is likely to fail any more.
 pub(crate) struct Truncate {
-    file: ARef<File>,
+    /// Its open file, which is open for writing.
+    pub(crate) id: u32,
     size: i64,
 }
 
 impl Truncate {
     /// # Errors
     ///
-    /// What truncate(2) says.
-    pub(crate) fn carry_out(&self) -> Result {
-        // SAFETY: A file keeps its path as long as it lives.
-        kernel::error::to_result(unsafe {
-            bindings::vfs_truncate(
-                core::ptr::addr_of!((*self.file.as_ptr()).__bindgen_anon_1.f_path),
-                self.size,
-            )
-        })
+    /// What ftruncate(2) says.
+    pub(crate) fn carry_out(&self, file: &File) -> Result {
+        // SAFETY: `file` is valid. It was opened for writing, so that no lease of anybody but the
+        // tree, which means to keep it, is in the way.
+        to_result(unsafe { bindings::checkpoint_truncate(file.as_ptr(), self.size) })
     }
 }
 
@@ -99,13 +99,15 @@ impl Truncate {
 ///
 /// What open(2) says, or `ESTALE`, with a line in the report.
 pub(crate) fn open(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<ARef<File>> {
+    let id = record.id;
     let (record, path) = record.get::<FileRegular>().map_err(|_| EINVAL)?;
     let path = opening.locate(path)?;
     let name = path.name();
     let flags = record.flags.get();
-    let only_read = flags & (file_flags::WRITE | file_flags::PATH) == 0;
+    let only_path = flags & file_flags::PATH != 0;
+    let only_read = flags & file_flags::WRITE == 0 && !only_path;
     let contents = Some(record.contents.get()).filter(|id| *id != 0 && only_read);
-    let found = match (files::open(&path, bindings::O_PATH), contents) {
+    let found = match (files::lookup(&path), contents) {
         (Ok(found), _) => found,
         (Err(err), Some(id)) if [ENOENT, ENOTDIR].contains(&err) => {
             return open_contents(opening, record, name, id, "is missing");
@@ -129,16 +131,13 @@ pub(crate) fn open(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<
             return Err(ESTALE);
         }
         (Verdict::Same, _) => {}
-        (Verdict::Cut, _) => opening.truncate.push(
-            Truncate {
-                file: found.clone(),
-                size: i64::try_from(record.size.get())?,
-            },
-            GFP_KERNEL,
-        )?,
+        (Verdict::Cut, _) => {
+            let size = i64::try_from(record.size.get())?;
+            opening.truncate.push(Truncate { id, size }, GFP_KERNEL)?;
+        }
     }
-    if flags & file_flags::PATH != 0 {
-        return Ok(found);
+    if only_path {
+        return files::reopen(&found, bindings::O_PATH);
     }
     reopen(opening, record, name, &found)
 }
@@ -163,7 +162,7 @@ fn reopen(
     opening: &mut Opening<'_>,
     record: &FileRegular,
     name: &BStr,
-    found: &File,
+    found: &impl HasPath,
 ) -> Result<ARef<File>> {
     let file = files::reopen_as(found, record.flags.get()).inspect_err(|err| {
         opening

@@ -33,6 +33,15 @@ use crate::{
     },
 };
 
+/// When another open file is supplied in place of one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Supplies {
+    Always,
+    /// If it leads outside.
+    Outside,
+    Never,
+}
+
 /// What is known of one open file.
 #[derive(Clone, Copy, Default)]
 struct Seen {
@@ -107,21 +116,21 @@ impl<'a> Survey<'a> {
         named: Option<Action>,
         found: &mut KVVec<ARef<File>>,
     ) -> Result {
-        if let Some(seen) = self.files.get_mut(Class::File, file.as_ptr()) {
-            seen.standard |= standard;
-            seen.named = seen.named.or(named);
+        let seen = Seen { standard, named };
+        let (known, new) = self.files.get_or_insert(Class::File, file.as_ptr(), seen)?;
+        if !new {
+            known.standard |= standard;
+            known.named = known.named.or(named);
             return Ok(());
         }
         if let Some(socket) = unix::identity(file) {
             self.sockets.insert(Class::Sock, socket, ())?;
             found.push(file.clone(), GFP_KERNEL)?;
         }
-        let seen = Seen { standard, named };
-        self.files.insert(Class::File, file.as_ptr(), seen)?;
         self.ttys.add(file)?;
         if let Some(pipe) = pipe::info(file) {
-            let count = self.pipes.get(Class::Pipe, pipe.as_ptr()).unwrap_or(0);
-            self.pipes.insert(Class::Pipe, pipe.as_ptr(), count + 1)?;
+            let (count, _) = self.pipes.get_or_insert(Class::Pipe, pipe.as_ptr(), 0)?;
+            *count += 1;
         }
         Ok(())
     }
@@ -149,21 +158,26 @@ impl<'a> Survey<'a> {
             .unwrap_or_default()
     }
 
-    /// Whether `file` is standard input, output or error of a task.
-    pub(crate) fn is_standard(&self, file: &File) -> bool {
-        self.seen(file).standard
-    }
-
-    /// What the caller says of `file` by a number.
-    pub(crate) fn named(&self, file: &File) -> Option<Action> {
-        self.seen(file).named
+    /// What the caller says of all that lead outside.
+    fn general(&self) -> Option<Action> {
+        let general = self.requests.iter().find(|request| request.fd.is_none());
+        general.map(|request| request.action)
     }
 
     /// What the caller says of `file`, should it lead outside.
-    pub(crate) fn wish(&self, file: &File) -> Option<Action> {
-        let all = |request: &&Request| request.fd.is_none();
-        let general = self.requests.iter().find(all);
-        self.named(file).or(general.map(|request| request.action))
+    fn wish(&self, file: &File) -> Option<Action> {
+        self.seen(file).named.or_else(|| self.general())
+    }
+
+    /// Whether another file is supplied in place of `file`.
+    pub(crate) fn supplies(&self, file: &File) -> Supplies {
+        let seen = self.seen(file);
+        match (seen.named, self.general()) {
+            (Some(Action::Supply), _) => Supplies::Always,
+            (None, Some(Action::Supply)) => Supplies::Outside,
+            (None, None) if seen.standard => Supplies::Outside,
+            _ => Supplies::Never,
+        }
     }
 
     /// Whether the other side of `file`, which leads outside, is to be gone.

@@ -33,7 +33,8 @@ use zerocopy::IntoBytes;
 use crate::{
     files::{
         self,
-        external, //
+        external,
+        HasPath, //
     },
     image::{
         record::{
@@ -163,6 +164,12 @@ impl Sock {
         let peer = unsafe { bindings::checkpoint_unix_peer(self.as_raw()) };
         // INVARIANT: As above.
         NonNull::new(peer).map(Self)
+    }
+
+    /// Whether its queue is empty.
+    fn is_idle(&self) -> bool {
+        // SAFETY: By the type invariant; nothing is written.
+        unsafe { bindings::checkpoint_unix_queue(self.as_raw(), ptr::null_mut(), 0) == 0 }
     }
 
     /// The entries of its queue.
@@ -448,7 +455,7 @@ pub(crate) fn save(saver: &mut Saver<'_>, place: Place, file: &ARef<File>) -> Re
     let record = FileSocket {
         flags: files::image_flags(file).into(),
         socket: socket.into(),
-        mode: files::stat(file)?.mode.into(),
+        mode: files::file_mode(file).into(),
         reserved: 0.into(),
     };
     saver.object(&record, &[]).map(Some)
@@ -595,6 +602,11 @@ pub(crate) fn finish(saver: &mut Saver<'_>) -> Result {
             // SAFETY: The socket keeps its peer.
             unsafe { save_stranger(saver, place, peer) }?;
         }
+        let index = at;
+        at += 1;
+        if sock.is_idle() {
+            continue;
+        }
         let mut pending = KVVec::new();
         let mut messages = KVVec::new();
         if is_listening(&sock) {
@@ -617,10 +629,9 @@ pub(crate) fn finish(saver: &mut Saver<'_>) -> Result {
                 unsafe { save_stranger(saver, place, message.entry.sender()) }?;
             }
         }
-        let socket = saver.sockets.get_mut(at).ok_or(EINVAL)?;
+        let socket = saver.sockets.get_mut(index).ok_or(EINVAL)?;
         socket.pending = pending;
         socket.messages = messages;
-        at += 1;
     }
     let sockets = core::mem::replace(&mut saver.sockets, KVVec::new());
     for socket in sockets.iter() {
@@ -926,10 +937,7 @@ fn set_name(sock: &Sock, record: &UnixSocket, name: &[u8], path: &[u8]) -> Resul
     } else {
         None
     };
-    let path = found.as_ref().map_or(ptr::null(), |found| {
-        // SAFETY: A file keeps its path as long as it lives.
-        unsafe { ptr::addr_of!((*found.as_ptr()).__bindgen_anon_1.f_path) }
-    });
+    let path = found.as_ref().map_or(ptr::null(), HasPath::path);
     let len = u32::try_from(name.len()).map_err(|_| (EINVAL, "its name is too long"))?;
     // SAFETY: The socket is valid, `name` has so many bytes, and `path` is valid or null.
     to_result(unsafe {

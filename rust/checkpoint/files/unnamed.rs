@@ -26,6 +26,7 @@ use crate::{
     files::{
         self,
         regular,
+        HasPath,
         Name,
         OwnPath, //
     },
@@ -262,7 +263,7 @@ fn save_tail(
         })
     }?;
     // SAFETY: The path is valid.
-    if !unsafe { bindings::checkpoint_makes_unnamed(dir.as_raw()) } {
+    if !unsafe { bindings::checkpoint_makes_unnamed(dir.path()) } {
         saver.refuse(
             place,
             fmt!(
@@ -372,12 +373,7 @@ fn truncate(file: &File, record: &Unnamed) -> Result {
         return Ok(());
     }
     // SAFETY: A file keeps its path as long as it lives.
-    to_result(unsafe {
-        bindings::vfs_truncate(
-            core::ptr::addr_of!((*file.as_ptr()).__bindgen_anon_1.f_path),
-            size,
-        )
-    })
+    to_result(unsafe { bindings::vfs_truncate(file.path(), size) })
 }
 
 fn add_seals(file: &File, image: u32) -> Result {
@@ -458,10 +454,7 @@ fn finish_file(file: &File, record: &Unnamed) -> Result {
     // SAFETY: `file` is valid, and keeps its path as long as it lives. Who changes the owner loses
     // bits of the mode, and maybe the right to set times.
     unsafe {
-        to_result(bindings::vfs_utimes(
-            core::ptr::addr_of!((*raw).__bindgen_anon_1.f_path),
-            times.as_mut_ptr(),
-        ))?;
+        to_result(bindings::vfs_utimes(file.path(), times.as_mut_ptr()))?;
         bindings::checkpoint_owner_ids(raw, &mut uid, &mut gid);
         let owned = record.kind.get() != unnamed::CONTENTS;
         if owned && (uid, gid) != (record.uid.get(), record.gid.get()) {

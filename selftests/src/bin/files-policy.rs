@@ -3,6 +3,8 @@
 //! Files that are no longer what they were when the checkpoint was taken.
 
 use libc::{
+    LOCK_EX,
+    LOCK_NB,
     MAP_PRIVATE,
     O_APPEND,
     O_CREAT,
@@ -12,6 +14,7 @@ use libc::{
 };
 use selftests::prelude::*;
 use selftests::sys::{
+    cvt,
     open,
     write,
     Area, //
@@ -50,6 +53,10 @@ const SUITE: Suite = Suite {
         Custom {
             name: "grown-truncate",
             run: |b| accepted(b, "appends", grow, &["--files=truncate"], "onetwo"),
+        },
+        Custom {
+            name: "grown-locked",
+            run: grown_locked,
         },
         Custom {
             name: "shorter",
@@ -102,6 +109,7 @@ const SUITE: Suite = Suite {
     ],
     victims: &[
         Case::new("appends", appends),
+        Case::new("locks", locks),
         Case::new("reads", reads),
         Case::new("maps", maps),
     ],
@@ -120,6 +128,20 @@ fn appends(v: &Victim) -> Result<()> {
     write(&fd, b"one")?;
     v.stand()?;
     same("write", 3, write(&fd, b"two")?)
+}
+
+fn locks(v: &Victim) -> Result<()> {
+    let fd = open(&v.path("data"), O_WRONLY | O_CREAT | O_APPEND)?;
+    write(&fd, b"one")?;
+    flock(&fd)?;
+    v.stand()
+}
+
+/// Takes the lock of a file that nobody else has.
+fn flock(file: &impl AsRawFd) -> Result<()> {
+    // SAFETY: no memory is involved.
+    cvt(unsafe { libc::flock(file.as_raw_fd(), LOCK_EX | LOCK_NB) }).context("flock")?;
+    Ok(())
 }
 
 fn reads(v: &Victim) -> Result<()> {
@@ -204,6 +226,10 @@ fn refused(
     words: &[&str],
 ) -> Result<()> {
     let life = changed(b, name, change)?;
+    restart_refused(b, &life, args, words)
+}
+
+fn restart_refused(b: &Bench<'_>, life: &Life<'_>, args: &[&str], words: &[&str]) -> Result<()> {
     let before = fs::read(b.path("data")).ok();
     b.rstr()
         .args(args)
@@ -218,6 +244,18 @@ fn refused(
         before,
         fs::read(b.path("data")).ok(),
     )
+}
+
+/// What fails late, when the tree is all but complete, comes before the file is cut back.
+fn grown_locked(b: &Bench<'_>) -> Result<()> {
+    let mut life = changed(b, "locks", grow)?;
+    let other = File::open(b.path("data"))?;
+    flock(&other)?;
+    restart_refused(b, &life, &["--files=truncate"], &[DATA, "lock"])?;
+    drop(other);
+    life.restart(&b.path("image"), &["--files=truncate"])?;
+    life.passes()?;
+    same("file", "one", fs::read_to_string(b.path("data"))?)
 }
 
 fn bad_policy(b: &Bench<'_>) -> Result<()> {
