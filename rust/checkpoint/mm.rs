@@ -171,6 +171,12 @@ impl MmRef {
     }
 }
 
+/// Whether those who pay for the caller have room for so many more pages.
+pub(crate) fn caller_has_room_for(pages: usize) -> bool {
+    // SAFETY: The caller came by a system call, and has an address space.
+    unsafe { bindings::checkpoint_has_room((*bindings::get_current()).mm, pages) }
+}
+
 impl Drop for MmRef {
     fn drop(&mut self) {
         // SAFETY: By the type invariant there is a user to take away.
@@ -527,22 +533,36 @@ fn bit(number: u32) -> u64 {
     1u64.checked_shl(number).unwrap_or(0)
 }
 
+/// Bits in the image by the numbers of those in the kernel; 0 for none.
+const IMAGE: [u32; u64::BITS as usize] = {
+    let mut image = [0; u64::BITS as usize];
+    let mut row = 0;
+    while row < FLAGS.len() {
+        image[FLAGS[row].bit as usize] = FLAGS[row].image;
+        row += 1;
+    }
+    image
+};
+
 /// Translates the flags of a mapping, or says which one has no place in an image.
 fn image_flags(flags: u64) -> Result<u32, Option<&'static str>> {
     let mut image = 0;
+    let mut unknown = 0;
     let mut rest = flags & !IGNORED;
-    for flag in FLAGS {
-        if rest & bit(flag.bit) != 0 {
-            image |= flag.image;
-            rest &= !bit(flag.bit);
+    while rest != 0 {
+        let number = rest.trailing_zeros();
+        rest &= rest - 1;
+        match IMAGE.get(number as usize) {
+            Some(0) | None => unknown |= bit(number),
+            Some(known) => image |= known,
         }
     }
-    if rest == 0 {
+    if unknown == 0 {
         return Ok(image);
     }
     Err(REFUSED
         .iter()
-        .find(|(number, _)| rest & bit(*number) != 0)
+        .find(|(number, _)| unknown & bit(*number) != 0)
         .map(|(_, name)| *name))
 }
 

@@ -187,13 +187,7 @@ static int collect_hugetlb(pte_t *pte, unsigned long hmask, unsigned long addr, 
 }
 #endif
 
-static int collect_test(unsigned long start, unsigned long end, struct mm_walk *walk)
-{
-	return !has_private_contents(walk->vma);
-}
-
 static const struct mm_walk_ops collect_ops = {
-	.test_walk	= collect_test,
 	.pmd_entry	= collect_pmd,
 #ifdef CONFIG_HUGETLB_PAGE
 	.hugetlb_entry	= collect_hugetlb,
@@ -214,10 +208,23 @@ static const struct mm_walk_ops collect_ops = {
 int checkpoint_collect_pages(struct mm_struct *mm, unsigned long start, unsigned long end,
 			     struct checkpoint_runs *found)
 {
+	VMA_ITERATOR(vmi, mm, start);
+	struct vm_area_struct *vma;
+	int ret;
+
 	found->fault = 0;
 	found->poison = 0;
 	found->next = start;
-	return walk_page_range(mm, start, end, &collect_ops, found);
+	for_each_vma_range(vmi, vma, end) {
+		/* Without an anon_vma it has no page of its own, and never had one. */
+		if (!vma->anon_vma || !has_private_contents(vma))
+			continue;
+		ret = walk_page_range_vma(vma, max(start, vma->vm_start), min(end, vma->vm_end),
+					  &collect_ops, found);
+		if (ret)
+			return ret;
+	}
+	return 0;
 }
 
 struct same_walk {

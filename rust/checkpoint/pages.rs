@@ -17,7 +17,8 @@
 //!   ([`Share`]) instead of its contents. A frame number alone proves nothing, as a page may be
 //!   swapped out or moved meanwhile and its frame get other contents. So the earlier address space
 //!   is asked whether it has that very page at that place now: it stands still or is a snapshot, so
-//!   what it has there is what was written.
+//!   what it has there is what was written. Where little is copied, a reference keeps the page until
+//!   all is, and with it the meaning of its frame number.
 //! - Mappings that were once one have the number of their family in the plan. A restart relates
 //!   them before any has a page, as fork(2) would have done: reverse mapping finds all places of a
 //!   page through the anon_vma of the first of the family. What a [`Share`] names is
@@ -27,7 +28,10 @@
 //! Locks: `mmap_lock` → page table locks, inside the C functions and the page faults only. The
 //! stream is never touched under a lock.
 
-use core::ptr;
+use core::ptr::{
+    self,
+    NonNull, //
+};
 
 use kernel::{
     bindings,
@@ -48,6 +52,7 @@ use crate::{
         Checksum,
         Encoder,
         Extent,
+        Sink,
         CHUNK_PAGES, //
     },
     mm::MmRef,
@@ -237,22 +242,31 @@ impl Runs {
         Ok(())
     }
 
-    /// Checksum of the contents of all pages, in order.
-    fn checksum(&self) -> u32 {
-        let mut sum = Checksum::<KernelCrc>::new();
+    /// Calls `act` with the contents of each run, in order.
+    fn each(&self, mut act: impl FnMut(&[u8]) -> Result) -> Result {
         for run in self.runs.iter() {
             // SAFETY: There is a reference to the pages, which belong to one folio and so follow
             // each other, and all memory is mapped on x86-64. Their contents may change under a
             // stream that is written without a snapshot of a mapping shared with others; then only
             // the checksum is wrong.
-            sum.update(unsafe {
+            act(unsafe {
                 core::slice::from_raw_parts(
                     bindings::checkpoint_page_address(run.page).cast::<u8>(),
                     run.nr as usize * PAGE_SIZE,
                 )
-            });
+            })?;
         }
-        sum.finish()
+        Ok(())
+    }
+
+    /// Checksum of the contents of all pages, in order.
+    fn checksum(&self) -> Result<u32> {
+        let mut sum = Checksum::<KernelCrc>::new();
+        self.each(|bytes| {
+            sum.update(bytes);
+            Ok(())
+        })?;
+        Ok(sum.finish())
     }
 }
 
@@ -302,9 +316,59 @@ impl Drop for Seen {
     }
 }
 
+/// Where contents go.
+pub(crate) enum Output<'a> {
+    /// Straight into the image.
+    Stream(&'a Stream),
+    /// Into a copy, made while all stand still.
+    Copy(&'a mut Buffer),
+}
+
+impl Output<'_> {
+    fn write(&mut self, header: &Buffer) -> Result {
+        match self {
+            Self::Stream(stream) => stream.write_buffer(header),
+            Self::Copy(buffer) => header.pieces().try_for_each(|piece| buffer.put(&[piece])),
+        }
+    }
+
+    /// Writes the pages of `runs`, which are those of `bvecs`.
+    fn write_pages(&mut self, runs: &Runs, bvecs: &mut KVVec<bindings::bio_vec>) -> Result {
+        match self {
+            Self::Stream(stream) => {
+                runs.bvecs(bvecs)?;
+                // SAFETY: `runs` holds a reference to each page.
+                unsafe { stream.write_pages(bvecs) }
+            }
+            Self::Copy(buffer) => runs.each(|bytes| buffer.put(&[bytes])),
+        }
+    }
+}
+
+/// A reference to a page, or to the folio that it is part of.
+struct KeptPage(NonNull<bindings::page>);
+
+impl KeptPage {
+    /// # Safety
+    ///
+    /// The caller has a reference.
+    unsafe fn new(page: NonNull<bindings::page>) -> Self {
+        // SAFETY: By the safety requirement.
+        unsafe { bindings::checkpoint_get_page(page.as_ptr()) };
+        Self(page)
+    }
+}
+
+impl Drop for KeptPage {
+    fn drop(&mut self) {
+        // SAFETY: The reference is ours.
+        unsafe { bindings::checkpoint_put_page(self.0.as_ptr()) };
+    }
+}
+
 /// Writes the contents of memory.
 pub(crate) struct Drain<'a> {
-    stream: &'a Stream,
+    output: Output<'a>,
     hold: &'a Hold,
     encoder: &'a mut Encoder<KernelCrc>,
     memory: &'a [Memory],
@@ -316,6 +380,8 @@ pub(crate) struct Drain<'a> {
     header: Buffer,
     /// Only if several address spaces may have pages in common.
     seen: Option<Seen>,
+    /// Pages that were seen, for a copy.
+    kept: KVVec<KeptPage>,
     shares: KVVec<Share>,
     pub(crate) pages: u64,
 }
@@ -323,7 +389,7 @@ pub(crate) struct Drain<'a> {
 impl<'a> Drain<'a> {
     /// Of `memory`, where a page that belongs to one address space only has `own_mappings`.
     pub(crate) fn new(
-        stream: &'a Stream,
+        output: Output<'a>,
         encoder: &'a mut Encoder<KernelCrc>,
         hold: &'a Hold,
         memory: &'a [Memory],
@@ -335,7 +401,7 @@ impl<'a> Drain<'a> {
             .count();
         let seen = (spaces > 1).then(Seen::new).transpose()?;
         Ok(Self {
-            stream,
+            output,
             hold,
             encoder,
             memory,
@@ -350,6 +416,7 @@ impl<'a> Drain<'a> {
             bvecs: KVVec::with_capacity(CHUNK, GFP_KERNEL)?,
             header: Buffer::new(),
             seen,
+            kept: KVVec::new(),
             shares: KVVec::new(),
             pages: 0,
         })
@@ -438,15 +505,24 @@ impl<'a> Drain<'a> {
             (page, nr)
         };
         let nr = u32::try_from(nr).map_err(|_| Error::from_errno(nr))?;
+        let copies = matches!(self.output, Output::Copy(_));
         if before == 0 {
+            if copies {
+                let page = NonNull::new(page).ok_or(EINVAL)?;
+                // SAFETY: As above.
+                self.kept.push(unsafe { KeptPage::new(page) }, GFP_KERNEL)?;
+            }
             return Ok((nr, true));
         }
         let (other, other_addr) = Seen::place(before);
         let memory = self.memory;
         if let (Some(Memory::Mm { id: from, mm, .. }), true) = (memory.get(other), other != index) {
-            // SAFETY: `mm` is alive, and there is a reference to the pages.
-            let same =
-                unsafe { bindings::checkpoint_same_pages(mm.as_raw(), other_addr, page, nr) };
+            let same = if copies {
+                nr
+            } else {
+                // SAFETY: `mm` is alive, and there is a reference to the pages.
+                unsafe { bindings::checkpoint_same_pages(mm.as_raw(), other_addr, page, nr) }
+            };
             if same != 0 {
                 self.add_share(id, addr, *from, other_addr, same)?;
                 return Ok((same, false));
@@ -492,7 +568,7 @@ impl<'a> Drain<'a> {
         }
         self.header.clear();
         self.encoder.shared(&mut self.header, id, &self.shares)?;
-        self.stream.write_all(self.header.bytes())?;
+        self.output.write(&self.header)?;
         self.shares.clear();
         self.hold.renew();
         interrupted()
@@ -567,14 +643,12 @@ impl<'a> Drain<'a> {
                 _ => self.extents.push(Extent::new(addr, run.nr), GFP_KERNEL)?,
             }
         }
-        self.runs.bvecs(&mut self.bvecs)?;
-        let crc = self.runs.checksum();
+        let crc = self.runs.checksum()?;
         self.header.clear();
         self.encoder
             .chunk_header(&mut self.header, id, &self.extents, crc)?;
-        self.stream.write_all(self.header.bytes())?;
-        // SAFETY: `runs` holds a reference to each page.
-        unsafe { self.stream.write_pages(&self.bvecs) }?;
+        self.output.write(&self.header)?;
+        self.output.write_pages(&self.runs, &mut self.bvecs)?;
         self.pages += u64::try_from(self.runs.pages)?;
         self.runs.clear();
         self.hold.renew();
@@ -737,7 +811,7 @@ impl<'a> Fill<'a> {
         self.runs.bvecs(&mut self.bvecs)?;
         // SAFETY: `runs` holds a reference to each page, and nobody else runs in that memory yet.
         unsafe { self.stream.read_pages(&self.bvecs) }?;
-        Ok(self.runs.checksum())
+        self.runs.checksum()
     }
 
     /// Maps what has been read into `mm`, or, without one, hands it to the shared memory that it

@@ -5,8 +5,9 @@
 //! Everything but the contents of memory goes into a plan in memory first, while the tree is held
 //! and nothing is written to any descriptor. Then the memory is snapshot as fork(2) does it, the
 //! tree is let go, and plan and pages drain to the stream. Memory that is shared with others is no
-//! part of such a snapshot and is copied page by page. Where there is no room for that, or
-//! something cannot be copied, the tree is held until all is written.
+//! part of such a snapshot and is copied page by page; so is that of small processes, for which
+//! fork(2) and the end of what it made take longer. Where there is no room for that, or something
+//! cannot be copied, the tree is held until all is written.
 //!
 //! The order of the walk: what the tree has open is noted, then what it shares with others; then
 //! each process, with its address space and signal actions, and its tasks, with their descriptor
@@ -51,7 +52,10 @@ use crate::{
         Objects, //
     },
     outside,
-    pages::Drain,
+    pages::{
+        Drain,
+        Output, //
+    },
     process::{
         self,
         First, //
@@ -117,6 +121,9 @@ pub(crate) enum Memory {
     },
 }
 
+/// Most pages of an address space that is copied page by page.
+const FEW_PAGES: usize = 64;
+
 /// A copy of memory.
 enum Copy {
     Mm(MmRef),
@@ -164,15 +171,17 @@ pub(crate) struct Saver<'a> {
     /// Groups and sessions without a leader in the tree, and whether each is one of outside.
     pub(crate) groups: RBTree<(bindings::pid_type, Pid), bool>,
     tasks_len: usize,
+    /// A buffer for the next path.
+    pub(crate) path_room: KVec<u8>,
     /// Who has each address space first.
     pub(crate) spaces: RBTree<u32, First>,
     /// The first task that has each list of semaphore adjustments.
     pub(crate) sem_undo: RBTree<usize, Pid>,
     encoder: Encoder<KernelCrc>,
     buffer: Buffer,
+    /// All contents of memory and how many pages that are, where they were copied.
+    copied: Option<(Buffer, u64)>,
 }
-    /// A buffer for the next path.
-    pub(crate) path_room: KVec<u8>,
 
 impl Saver<'_> {
     /// Appends a record that is no object.
@@ -335,13 +344,44 @@ impl Saver<'_> {
         self.rest()
     }
 
-    /// Replaces all memory by copies that nobody runs in and that the caller pays for.
+    /// Takes the contents of all memory as they are now, for as long as it takes to write them.
     ///
     /// Returns whether there was room; if not, all is as it was.
     ///
     /// # Errors
     ///
-    /// `EINTR`.
+    /// `EINTR`; as [`Drain::memory`].
+    fn take_memory(&mut self, hold: &Hold) -> Result<bool> {
+        let mut pages = 0;
+        let few = self.memory.iter().all(|memory| match memory {
+            Memory::Mm { mm, .. } => {
+                let own = mm.private_pages();
+                pages += own;
+                own <= FEW_PAGES
+            }
+            Memory::Shmem { .. } | Memory::File { .. } | Memory::Hugetlb { .. } => false,
+        });
+        if few {
+            Ok(mm::caller_has_room_for(pages) && self.copy(hold)?)
+        } else {
+            self.snapshot()
+        }
+    }
+
+    /// Copies all memory, as the image has it, at the cost of the caller.
+    fn copy(&mut self, hold: &Hold) -> Result<bool> {
+        let before = self.encoder.clone();
+        let mut copy = Buffer::new();
+        let copied = self.contents(Output::Copy(&mut copy), hold, true);
+        match copied {
+            Ok(pages) => self.copied = Some((copy, pages)),
+            Err(err) if err == ENOMEM => self.encoder = before,
+            Err(err) => return Err(err),
+        }
+        Ok(self.copied.is_some())
+    }
+
+    /// Replaces all memory by copies that nobody runs in and that the caller pays for.
     fn snapshot(&mut self) -> Result<bool> {
         let mut pages = 0;
         for memory in self.memory.iter() {
@@ -385,32 +425,44 @@ impl Saver<'_> {
         Ok(true)
     }
 
-    /// Writes plan and contents: of a snapshot, or, `live`, of the tree that stands still.
-    fn drain(&mut self, stream: &Stream, hold: &Hold, live: bool) -> Result<Stats> {
-        let encoder = &mut self.encoder;
-        encoder.plan_end(&mut self.buffer)?;
-
-        let tasks = encoder.tasks();
-        let header = Header::new(tasks, 0, encoder.plan_len()).seal::<KernelCrc>();
-        stream.write_all(zerocopy::IntoBytes::as_bytes(&header))?;
-        stream.write_all(self.buffer.bytes())?;
-
+    /// Writes the contents of memory, and returns of how many pages: of a snapshot, or, `live`, of
+    /// the tree that stands still.
+    fn contents(&mut self, output: Output<'_>, hold: &Hold, live: bool) -> Result<u64> {
         // A snapshot maps each page once more.
         let own_mappings = if live { 1 } else { 2 };
-        let mut drain = Drain::new(stream, encoder, hold, &self.memory, own_mappings)?;
+        let mut drain = Drain::new(output, &mut self.encoder, hold, &self.memory, own_mappings)?;
         for index in 0..self.memory.len() {
             drain.memory(index, self.report)?;
         }
-        let pages = drain.pages;
         if live {
             // What was written is of one moment only if the tree still stands.
             hold.verify(self.report)?;
         }
-        encoder.trailer(&mut { stream })?;
+        Ok(drain.pages)
+    }
+
+    /// Writes `header`, plan and contents, see [`Saver::contents`].
+    fn drain(
+        &mut self,
+        header: &Header,
+        stream: &Stream,
+        hold: &Hold,
+        live: bool,
+    ) -> Result<Stats> {
+        stream.write_all(zerocopy::IntoBytes::as_bytes(header))?;
+        stream.write_buffer(&self.buffer)?;
+        let pages = match self.copied.take() {
+            Some((copy, pages)) => {
+                stream.write_buffer(&copy)?;
+                pages
+            }
+            None => self.contents(Output::Stream(stream), hold, live)?,
+        };
+        self.encoder.trailer(&mut { stream })?;
         Ok(Stats {
-            tasks: u64::from(tasks),
+            tasks: u64::from(self.encoder.tasks()),
             pages,
-            bytes: encoder.totals().bytes,
+            bytes: self.encoder.totals().bytes,
         })
     }
 }
@@ -450,10 +502,12 @@ pub(crate) fn capture(
         last_family: 0,
         groups: RBTree::new(),
         tasks_len: hold.tasks().len(),
+        path_room: KVec::new(),
         spaces: RBTree::new(),
         sem_undo: RBTree::new(),
         encoder: Encoder::new(),
         buffer: Buffer::new(),
+        copied: None,
     };
     let save_files = flags & u64::from(bindings::CHECKPOINT_SAVE_FILES) != 0;
     saver.tree(hold.tasks(), save_files)?;
@@ -465,9 +519,13 @@ pub(crate) fn capture(
         return Ok(Stats::default());
     };
 
+    let encoder = &mut saver.encoder;
+    encoder.plan_end(&mut saver.buffer)?;
+    let header = Header::new(encoder.tasks(), 0, encoder.plan_len()).seal::<KernelCrc>();
+
     let wanted = flags & u64::from(bindings::CHECKPOINT_RELEASE) != 0
         && flags & u64::from(bindings::CHECKPOINT_NO_SNAPSHOT) == 0;
-    let early = wanted && saver.still.is_none() && saver.snapshot()?;
+    let early = wanted && saver.still.is_none() && saver.take_memory(hold)?;
     if early {
         hold.release_early();
     } else if wanted {
@@ -477,6 +535,5 @@ pub(crate) fn capture(
             fmt!("stands still until the image is written: {why}"),
         );
     }
-    saver.drain(stream, hold, !early)
+    saver.drain(&header, stream, hold, !early)
 }
-        path_room: KVec::new(),

@@ -142,7 +142,12 @@ pub(crate) fn save(saver: &mut Saver<'_>, held: &Held, shared: bool, id: u32) ->
     let mut infos = KVVec::new();
     loop {
         let mut count = 0;
-        Locked::new(held)?.each(shared, |_| count += 1);
+        let locked = Locked::new(held)?;
+        if locked.mask(shared) == 0 {
+            return Ok(());
+        }
+        locked.each(shared, |_| count += 1);
+        drop(locked);
         // One for each signal more, for those without an entry of their own.
         infos.reserve(count + 64, GFP_KERNEL)?;
 
@@ -174,6 +179,7 @@ pub(crate) fn save(saver: &mut Saver<'_>, held: &Held, shared: bool, id: u32) ->
         infos.clear();
     }
     if infos.is_empty() {
+        // Only signals of timers that do not exist any more.
         return Ok(());
     }
     if infos.iter().any(is_fault) {

@@ -148,6 +148,15 @@ impl Stream {
         self.transfer(&mut iter, bytes.len(), true)
     }
 
+    /// Writes all that is in `buffer`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Stream::write_all`].
+    pub(crate) fn write_buffer(&self, buffer: &Buffer) -> Result {
+        buffer.pieces().try_for_each(|piece| self.write_all(piece))
+    }
+
     /// Writes whole pages, without a copy in between.
     ///
     /// # Errors
@@ -252,38 +261,78 @@ pub(crate) fn resize<A: Allocator>(bytes: &mut Vec<u8, A>, len: usize, flags: Fl
 }
 
 /// The part of an image that is made while the tree stands still: grows in memory, written later.
+///
+/// It grows by pieces, so that nothing is copied when it does.
 pub(crate) struct Buffer {
-    bytes: VVec<u8>,
+    pieces: KVVec<VVec<u8>>,
 }
 
 impl Buffer {
+    /// Room in the first piece and in the largest ones.
+    const LEAST: usize = 16 << 10;
+    const MOST: usize = 1 << 20;
+
     pub(crate) fn new() -> Self {
-        Self { bytes: VVec::new() }
+        Self {
+            pieces: KVVec::new(),
+        }
     }
 
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
+    /// What is in it, one piece after the other.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.pieces.iter().map(|piece| piece.as_slice())
     }
 
-    /// Forgets what is in it, and keeps the room.
+    /// Forgets what is in it, and keeps some of the room.
     pub(crate) fn clear(&mut self) {
-        self.bytes.clear();
+        self.pieces.truncate(1);
+        if let Some(piece) = self.pieces.as_mut_slice().first_mut() {
+            piece.clear();
+        }
+    }
+
+    /// A piece with room for at least one byte more.
+    fn piece(&mut self) -> Result<&mut VVec<u8>> {
+        let full = |piece: &VVec<u8>| piece.len() == piece.capacity();
+        if self.pieces.last().is_none_or(full) {
+            let len = self.pieces.iter().map(|piece| piece.len()).sum::<usize>();
+            let room = len.clamp(Self::LEAST, Self::MOST);
+            let piece = VVec::with_capacity(room, GFP_KERNEL_ACCOUNT)?;
+            self.pieces.push(piece, GFP_KERNEL_ACCOUNT)?;
+        }
+        self.pieces.as_mut_slice().last_mut().ok_or(EINVAL)
     }
 }
 
 impl Sink for Buffer {
     type Error = Error;
 
-    fn put(&mut self, bytes: &[u8]) -> Result {
-        Ok(self.bytes.extend_from_slice(bytes, GFP_KERNEL_ACCOUNT)?)
+    fn put(&mut self, parts: &[&[u8]]) -> Result {
+        for part in parts {
+            let mut rest = *part;
+            while !rest.is_empty() {
+                let piece = self.piece()?;
+                let room = piece.capacity() - piece.len();
+                let (now, later) = rest.split_at_checked(room).unwrap_or((rest, &[]));
+                // SAFETY: There is room for `now`, which is no part of that. `Vec` would copy byte
+                // by byte.
+                unsafe {
+                    let spare = piece.spare_capacity_mut().as_mut_ptr();
+                    spare.copy_from_nonoverlapping(now.as_ptr().cast(), now.len());
+                    piece.inc_len(now.len());
+                }
+                rest = later;
+            }
+        }
+        Ok(())
     }
 }
 
 impl Sink for &Stream {
     type Error = Error;
 
-    fn put(&mut self, bytes: &[u8]) -> Result {
-        self.write_all(bytes)
+    fn put(&mut self, parts: &[&[u8]]) -> Result {
+        parts.iter().try_for_each(|part| self.write_all(part))
     }
 }
 

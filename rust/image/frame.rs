@@ -213,10 +213,11 @@ impl Frame {
     /// Returns the checksum that the frame must have with this payload, `head` and then `tail`.
     pub(super) fn checksum<C: Crc32c>(&self, head: &[u8], tail: &[&[u8]]) -> u32 {
         let mut sum = Checksum::<C>::new();
-        sum.update(self.kind.as_bytes());
-        sum.update(self.flags.as_bytes());
-        sum.update(self.len.as_bytes());
-        sum.update(self.id.as_bytes());
+        // Itself comes last.
+        let before = self
+            .as_bytes()
+            .get(..const { FRAME_LEN - size_of::<U32>() });
+        sum.update(before.unwrap_or_default());
         sum.update(head);
         for part in tail {
             sum.update(part);

@@ -38,8 +38,8 @@ pub trait Sink {
     /// Why it takes no more.
     type Error: From<TooLong>;
 
-    /// Takes all of `bytes`.
-    fn put(&mut self, bytes: &[u8]) -> Result<(), Self::Error>;
+    /// Takes all bytes of `parts`, one part after the other.
+    fn put(&mut self, parts: &[&[u8]]) -> Result<(), Self::Error>;
 }
 
 /// The payload of a record exceeds what the format allows.
@@ -110,7 +110,8 @@ impl<C: Crc32c> Clone for Totals<C> {
 
 /// Encodes an image after its header, in the order of the stream.
 ///
-/// It keeps the counts and the digest for the trailer. An error of the sink leaves it unusable.
+/// It keeps the counts and the digest for the trailer. An error of the sink leaves it unusable, but
+/// for a clone made before.
 pub struct Encoder<C: Crc32c> {
     totals: Totals<C>,
     last_id: u32,
@@ -288,15 +289,28 @@ impl<C: Crc32c> Encoder<C> {
             crc: U32::new(0),
         };
         frame.crc = frame.checksum::<C>(head, tail).into();
-        sink.put(frame.as_bytes())?;
-        sink.put(head)?;
-        for part in tail {
-            sink.put(part)?;
-        }
         let pad = usize::try_from(padding(len)).unwrap_or(0);
-        sink.put([0; 8].get(..pad).unwrap_or(&[]))?;
+        let pad = [0; 8].get(..pad).unwrap_or(&[]);
+        match *tail {
+            [] => sink.put(&[frame.as_bytes(), head, pad])?,
+            [part] => sink.put(&[frame.as_bytes(), head, part, pad])?,
+            _ => {
+                sink.put(&[frame.as_bytes(), head])?;
+                sink.put(tail)?;
+                sink.put(&[pad])?;
+            }
+        }
         self.totals.frame(&frame);
         Ok(())
+    }
+}
+
+impl<C: Crc32c> Clone for Encoder<C> {
+    fn clone(&self) -> Self {
+        Self {
+            totals: self.totals.clone(),
+            ..*self
+        }
     }
 }
 

@@ -60,8 +60,10 @@ impl From<BytesError> for io::Error {
 impl Sink for Bytes {
     type Error = BytesError;
 
-    fn put(&mut self, bytes: &[u8]) -> Result<(), BytesError> {
-        self.0.extend_from_slice(bytes);
+    fn put(&mut self, parts: &[&[u8]]) -> Result<(), BytesError> {
+        for part in parts {
+            self.0.extend_from_slice(part);
+        }
         Ok(())
     }
 }
