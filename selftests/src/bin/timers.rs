@@ -450,7 +450,8 @@ fn cpu_time(v: &Victim) -> Result<()> {
             "clock {which} is {now:?}, and {left:?} are left until {end:?}"
         );
     }
-    burn(MORE)?;
+    // Only a tick of a task that runs notices it.
+    burn(2 * MORE)?;
     let mut values = Vec::new();
     for _ in 0..2 {
         values.push(
