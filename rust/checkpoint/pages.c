@@ -412,9 +412,32 @@ static int get_hugetlb(struct vm_area_struct *vma, unsigned long addr, struct pa
 	return got == 1 ? 0 : got == -EFAULT ? -ENOMEM : got ?: -ENOMEM;
 }
 
+/*
+ * Keep khugepaged from @mm, which nobody runs in: it would fill what has no pages yet. It looks at
+ * the flag under mmap_lock.
+ *
+ * Return: whether @mm may have huge pages, so that checkpoint_end_fill() is to be called; -EINTR.
+ */
+int checkpoint_begin_fill(struct mm_struct *mm)
+{
+	bool huge;
+
+	if (mmap_write_lock_killable(mm))
+		return -EINTR;
+	huge = !mm_flags_test_and_set(MMF_DISABLE_THP_COMPLETELY, mm);
+	mmap_write_unlock(mm);
+	return huge;
+}
+
+void checkpoint_end_fill(struct mm_struct *mm)
+{
+	mm_flags_clear(MMF_DISABLE_THP_COMPLETELY, mm);
+}
+
 /**
  * checkpoint_new_pages - pages for a range of private memory, to be filled and then mapped
  * @mm:		address space
+ * @huge:	what checkpoint_begin_fill() has returned
  * @addr:	page aligned
  * @pages:	length of the range
  * @runs:	gets them, one folio a run; has room for one a page
@@ -424,7 +447,7 @@ static int get_hugetlb(struct vm_area_struct *vma, unsigned long addr, struct pa
  * Return: 0, -EFAULT where no private memory is mapped, -ENOMEM, -EINTR. What has been added to
  * @runs is the caller's in any case.
  */
-int checkpoint_new_pages(struct mm_struct *mm, unsigned long addr, unsigned int pages,
+int checkpoint_new_pages(struct mm_struct *mm, bool huge, unsigned long addr, unsigned int pages,
 			 struct checkpoint_runs *runs)
 {
 	struct vm_area_struct *vma = NULL;
@@ -432,6 +455,9 @@ int checkpoint_new_pages(struct mm_struct *mm, unsigned long addr, unsigned int 
 
 	if (mmap_read_lock_killable(mm))
 		return -EINTR;
+	/* Whom the flag is to keep away needs the lock for writing, and looks at it then. */
+	if (huge)
+		mm_flags_clear(MMF_DISABLE_THP_COMPLETELY, mm);
 	while (pages) {
 		struct checkpoint_run *run = &runs->runs[runs->count];
 		unsigned int nr;
@@ -468,6 +494,8 @@ int checkpoint_new_pages(struct mm_struct *mm, unsigned long addr, unsigned int 
 		addr += nr * PAGE_SIZE;
 		pages -= nr;
 	}
+	if (huge)
+		mm_flags_set(MMF_DISABLE_THP_COMPLETELY, mm);
 	mmap_read_unlock(mm);
 	return err;
 }

@@ -686,6 +686,42 @@ pub(crate) fn each_page(file: &File, size: u64, mut each: impl FnMut(usize) -> R
     Ok(())
 }
 
+/// An address space that nobody runs in, while its contents come in: khugepaged, which would take
+/// what is still empty for zeroes, leaves it alone.
+pub(crate) struct Filling<'a> {
+    mm: &'a MmRef,
+    /// It may have huge pages.
+    huge: bool,
+}
+
+impl<'a> Filling<'a> {
+    /// # Errors
+    ///
+    /// `EINTR`.
+    pub(crate) fn begin(mm: &'a MmRef) -> Result<Self> {
+        // SAFETY: `mm` is alive.
+        let huge = unsafe { bindings::checkpoint_begin_fill(mm.as_raw()) };
+        to_result(huge.min(0))?;
+        Ok(Self {
+            mm,
+            huge: huge != 0,
+        })
+    }
+
+    pub(crate) fn mm(&self) -> &'a MmRef {
+        self.mm
+    }
+}
+
+impl Drop for Filling<'_> {
+    fn drop(&mut self) {
+        if self.huge {
+            // SAFETY: `mm` is alive.
+            unsafe { bindings::checkpoint_end_fill(self.mm.as_raw()) };
+        }
+    }
+}
+
 /// Reads chunks into memory.
 pub(crate) struct Fill<'a> {
     stream: &'a Stream,
@@ -702,16 +738,17 @@ impl<'a> Fill<'a> {
         })
     }
 
-    /// Makes `pages` pages for `addr` of `mm`, to be filled and then mapped.
-    pub(crate) fn mm(&mut self, mm: &MmRef, addr: u64, pages: u32) -> Result {
+    /// Makes `pages` pages for `addr` of `space`, to be filled and then mapped.
+    pub(crate) fn mm(&mut self, space: &Filling<'_>, addr: u64, pages: u32) -> Result {
         let addr = usize::try_from(addr)?;
         if self.runs.pages + usize::try_from(pages)? > CHUNK {
             return Err(EINVAL);
         }
+        let mm = space.mm.as_raw();
         // SAFETY: `mm` is alive and there is room for a run a page; each comes with a reference.
         to_result(unsafe {
             self.runs
-                .with(|raw| bindings::checkpoint_new_pages(mm.as_raw(), addr, pages, raw))?
+                .with(|raw| bindings::checkpoint_new_pages(mm, space.huge, addr, pages, raw))?
         })
     }
 
@@ -814,19 +851,20 @@ impl<'a> Fill<'a> {
         self.runs.checksum()
     }
 
-    /// Maps what has been read into `mm`, or, without one, hands it to the shared memory that it
+    /// Maps what has been read into `space`, or, without one, hands it to the shared memory that it
     /// belongs to.
     ///
     /// # Errors
     ///
     /// `EEXIST` where there is a page already.
-    pub(crate) fn finish(&mut self, mm: Option<&MmRef>) -> Result {
-        match mm {
-            Some(mm) => {
+    pub(crate) fn finish(&mut self, space: Option<&Filling<'_>>) -> Result {
+        match space {
+            Some(space) => {
+                let mm = space.mm.as_raw();
                 // SAFETY: `mm` is alive; what is mapped loses its page in `runs`.
                 let mapped = unsafe {
                     self.runs
-                        .with(|raw| bindings::checkpoint_map_pages(mm.as_raw(), raw))?
+                        .with(|raw| bindings::checkpoint_map_pages(mm, raw))?
                 };
                 to_result(mapped)?;
             }

@@ -77,7 +77,8 @@ use crate::{
     },
     pages::{
         self,
-        Fill, //
+        Fill,
+        Filling, //
     },
     plan::{
         defect,
@@ -480,11 +481,15 @@ impl Tree {
     fn fill(&self, stream: &Stream, mut rest: Rest, report: &mut Report) -> Result<Stats> {
         let plan = &self.blueprint;
         let spaces = self.spaces()?;
-        let space = |id: u32| {
-            let at = spaces.binary_search_by_key(&id, |(id, _)| *id).ok()?;
-            spaces.get(at).map(|(_, mm)| mm)
-        };
         mm::relate(plan, &spaces)?;
+        let mut filling = KVVec::new();
+        for (id, mm) in spaces.iter() {
+            filling.push((*id, Filling::begin(mm)?), GFP_KERNEL_ACCOUNT)?;
+        }
+        let space = |id: u32| {
+            let at = filling.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+            filling.get(at).map(|(_, space)| space)
+        };
 
         let mut fill = Fill::new(stream)?;
         let mut payload = KVVec::new();
@@ -506,7 +511,7 @@ impl Tree {
                     let to = space(id).ok_or(EINVAL)?;
                     for share in shares {
                         let from = space(share.from.get()).ok_or(EINVAL)?;
-                        pages::share(from, to, share).inspect_err(|err| {
+                        pages::share(from.mm(), to.mm(), share).inspect_err(|err| {
                             let addr = share.addr.get();
                             report
                                 .problem(Place::Image, fmt!("shared pages at {addr:#x}: {err:?}"));
@@ -518,6 +523,7 @@ impl Tree {
                     rest.trailer(&frame, &payload)
                         .map_err(|err| defect(report, err))?;
                     let totals = rest.totals();
+                    filling.clear();
                     for (id, mm) in spaces.iter() {
                         mm::populate(plan, *id, mm)?;
                     }
@@ -533,7 +539,7 @@ impl Tree {
                 .map_err(|err| defect(report, err))?;
             let object = plan.objects().get(chunk.id).ok_or(EINVAL)?;
             let written = files::unnamed::written(&object);
-            let mm = if object.kind == Kind::Mm {
+            let into = if object.kind == Kind::Mm {
                 Some(space(chunk.id).ok_or(EINVAL)?)
             } else {
                 None
@@ -546,8 +552,8 @@ impl Tree {
             } else {
                 for extent in chunk.extents {
                     let (addr, pages) = (extent.addr.get(), extent.pages.get());
-                    match (mm, object.kind) {
-                        (Some(mm), _) => fill.mm(mm, addr, pages),
+                    match (into, object.kind) {
+                        (Some(space), _) => fill.mm(space, addr, pages),
                         (None, Kind::Hugetlb) => fill.hugetlb(&plan.file(chunk.id)?, addr, pages),
                         (None, _) => fill.shmem(&plan.file(chunk.id)?, addr, pages),
                     }
@@ -565,7 +571,7 @@ impl Tree {
                 err
             })?;
             rest.data(&chunk, crc).map_err(|err| defect(report, err))?;
-            fill.finish(mm).inspect_err(|err| {
+            fill.finish(into).inspect_err(|err| {
                 report.problem(Place::Image, fmt!("mapping pages: {err:?}"));
             })?;
         }

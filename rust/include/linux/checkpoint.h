@@ -633,7 +633,9 @@ int checkpoint_page_replace(struct xarray *seen, struct page *page, unsigned int
 void checkpoint_put_page(struct page *page);
 void checkpoint_get_page(struct page *page);
 void *checkpoint_page_address(struct page *page);
-int checkpoint_new_pages(struct mm_struct *mm, unsigned long addr, unsigned int pages,
+int checkpoint_begin_fill(struct mm_struct *mm);
+void checkpoint_end_fill(struct mm_struct *mm);
+int checkpoint_new_pages(struct mm_struct *mm, bool huge, unsigned long addr, unsigned int pages,
 			 struct checkpoint_runs *runs);
 int checkpoint_map_pages(struct mm_struct *mm, struct checkpoint_runs *runs);
 int checkpoint_relate(struct mm_struct *root_mm, unsigned long root_addr, struct mm_struct *mm,

@@ -39,10 +39,16 @@ const SUITE: Suite = Suite {
         Case::new("file", file),
         Case::new("huge", huge),
     ],
-    customs: &[Custom {
-        name: "size",
-        run: size,
-    }],
+    customs: &[
+        Custom {
+            name: "size",
+            run: size,
+        },
+        Custom {
+            name: "khugepaged",
+            run: khugepaged,
+        },
+    ],
     victims: &[Case::new("tree-of-eight", tree_of_eight)],
     // The numbers that follow are those of one victim.
     jobs: 1,
@@ -383,6 +389,26 @@ fn huge(v: &Victim) -> Result<()> {
     gate.open(1)?;
     join(v, child)?;
     verify("after the child wrote", area.bytes(), 13)
+}
+
+/// How long khugepaged sleeps between two looks at memory, in ms.
+const SCAN_SLEEP: &str = "/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs";
+
+/// Restarts while khugepaged looks all the time for ranges that have one page and room for a huge one.
+fn khugepaged(b: &Bench<'_>) -> Result<()> {
+    let Ok(before) = fs::read_to_string(SCAN_SLEEP) else {
+        return skip("there are no transparent huge pages");
+    };
+    let mut life = b.start("huge")?;
+    fs::write(SCAN_SLEEP, "0")?;
+    let result = (0..8).try_for_each(|round| {
+        let image = b.path(&format!("image{round}"));
+        life.checkpoint_and_kill(&image)?;
+        life.restart_detached(&image, &[]).map(drop)
+    });
+    fs::write(SCAN_SLEEP, before.trim())?;
+    result?;
+    life.passes()
 }
 
 /// KiB that the processes have together, each page counted once.
