@@ -111,11 +111,11 @@ pub fn test(ctx: &Context, options: &Options) -> bool {
 
 fn run_tests(ctx: &Context, options: &Options, results: &mut Results) -> Result<()> {
     if options.filter.is_none() {
-        for workspace in ["qemu-ci", "tools"] {
-            let totals = userspace::unit_tests(ctx, workspace)?;
+        for tests in &userspace::UNIT_TESTS {
+            let totals = userspace::unit_tests(ctx, tests)?;
             results.totals.add(&totals);
             if totals.failed > 0 {
-                results.failures.push(format!("unit tests of {workspace}/: {} failed", totals.failed));
+                results.failures.push(format!("unit tests of {}/: {} failed", tests.of, totals.failed));
             }
         }
         results.add_outcome("support", support::check(&ctx.repo)?);

@@ -71,14 +71,34 @@ fn program(message: Message, selftests: &Path) -> Option<Program> {
     Some(Program { name: message.target?.name, path: message.executable?, is_selftest })
 }
 
-/// Runs the unit tests of one cargo workspace of the clone on the host.
-pub fn unit_tests(ctx: &Context, workspace: &str) -> Result<Totals> {
-    let mut command = cargo(ctx, &ctx.repo.join(workspace), "test")?;
-    command.args(["--workspace", "--no-fail-fast"]);
+/// Unit tests that run on the host.
+pub struct UnitTests {
+    /// The directory that they belong to.
+    pub of: &'static str,
+    workspace: &'static str,
+    selection: &'static [&'static str],
+}
+
+/// All of them. The programs of selftests/ have none, but for init: only to build them for that would take longer than
+/// the tests of all others.
+pub const UNIT_TESTS: [UnitTests; 3] = [
+    UnitTests { of: "qemu-ci", workspace: "qemu-ci", selection: &["--workspace"] },
+    UnitTests { of: "tools", workspace: "tools", selection: &["--workspace", "--exclude=selftests"] },
+    UnitTests {
+        of: "selftests",
+        workspace: "tools",
+        selection: &["--package=selftests", "--lib", "--bin=selftest-init"],
+    },
+];
+
+/// Runs unit tests.
+pub fn unit_tests(ctx: &Context, tests: &UnitTests) -> Result<Totals> {
+    let mut command = cargo(ctx, &ctx.repo.join(tests.workspace), "test")?;
+    command.arg("--no-fail-fast").args(tests.selection);
     let mut totals = Totals::default();
     let mut failed = Vec::new();
-    let mut step = Step::start(format!("unit tests of {workspace}/"));
-    let log = ctx.log(&format!("unit-{workspace}"));
+    let mut step = Step::start(format!("unit tests of {}/", tests.of));
+    let log = ctx.log(&format!("unit-{}", tests.of));
     let result = process::run(command, &log, &mut step, |_, line| {
         totals.add(&summary(line));
         if line.starts_with("test ") && line.ends_with("... FAILED") {
