@@ -114,7 +114,8 @@ impl<'a> Builder<'a> {
 
     /// Builds `targets` in the output of `flavour`.
     pub fn build_targets(&self, flavour: Flavour, targets: &[&str], what: &str) -> Result<()> {
-        let jobs = format!("-j{}", self.ctx.jobs);
+        // One more: some wait for the disk.
+        let jobs = format!("-j{}", self.ctx.jobs + 1);
         let mut args = vec![jobs.as_str()];
         args.extend(targets);
         let mut step = Step::start(what);
