@@ -632,7 +632,7 @@ fn check_ids(earlier: &[Slot], fields: &[Field], bytes: &[u8]) -> Result<(), &'s
 /// padding, to be read next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// A chunk; at most 16 + 16 * [`CHUNK_PAGES`] bytes.
+    /// A chunk; at most 16 + 16 * [`CHUNK_PAGES`] + [`PAGE_SIZE`] bytes.
     Chunk(usize),
     /// Pages in common; at most 8 + 24 * [`CHUNK_PAGES`] bytes.
     Shared(usize),
@@ -695,7 +695,7 @@ impl<C: Crc32c> Stream<C> {
         let place = self.place(&frame);
         let len = frame.len.get();
         let most = match Kind::from_number(frame.kind.get()) {
-            Some(Kind::Pages) => const { 16 + 16 * CHUNK_PAGES },
+            Some(Kind::Pages) => const { 16 + 16 * CHUNK_PAGES + PAGE_SIZE },
             Some(Kind::Shared) => const { 8 + 24 * CHUNK_PAGES },
             Some(Kind::Trailer) => const { size_of::<Trailer>() as u32 },
             Some(_) => return Err(ImageError::Malformed(place, "it belongs into the plan")),
@@ -729,8 +729,9 @@ impl<C: Crc32c> Stream<C> {
         let payload = self.frame(&frame, Kind::Pages, payload)?;
         let (fixed, tail) =
             Pages::ref_from_prefix(payload).map_err(|_| bad("the record is too short"))?;
-        let extents =
-            <[Extent]>::ref_from_bytes(tail).map_err(|_| bad("the tail has a wrong length"))?;
+        let (extents, _) = fixed
+            .split(tail)
+            .ok_or(bad("the tail has a wrong length"))?;
 
         let id = frame.id.get();
         let object = objects

@@ -108,6 +108,12 @@ impl<C: Crc32c> Clone for Totals<C> {
     }
 }
 
+/// The data of a chunk of at least so many pages lies on pages of the stream, where each can be
+/// copied, mapped or moved as a whole.
+const ALIGNED_PAGES: u32 = 64;
+
+static ZEROES: [u8; const { PAGE_SIZE as usize }] = [0; const { PAGE_SIZE as usize }];
+
 /// Encodes an image after its header, in the order of the stream.
 ///
 /// It keeps the counts and the digest for the trailer. An error of the sink leaves it unusable, but
@@ -210,16 +216,37 @@ impl<C: Crc32c> Encoder<C> {
         if pages > CHUNK_PAGES || count > CHUNK_PAGES {
             return Err(TooLong.into());
         }
+        let extents = extents.as_bytes();
+        let fill = if pages < ALIGNED_PAGES {
+            &[]
+        } else {
+            let head = const { FRAME_LEN + size_of::<Pages>() };
+            self.fill(head.saturating_add(extents.len()))
+        };
         let chunk = Pages {
             pages: pages.into(),
             extents: count.into(),
             data_crc: data_crc.into(),
-            reserved: 0.into(),
+            fill: u32::try_from(fill.len()).map_err(|_| TooLong)?.into(),
         };
-        let (head, tail) = (chunk.as_bytes(), extents.as_bytes());
-        self.frame(sink, Kind::Pages.number(), 0, id, head, &[tail])?;
+        let (kind, head) = (Kind::Pages.number(), chunk.as_bytes());
+        match fill {
+            [] => self.frame(sink, kind, 0, id, head, &[extents])?,
+            _ => self.frame(sink, kind, 0, id, head, &[extents, fill])?,
+        }
         self.totals.data(&chunk);
         Ok(())
+    }
+
+    /// Returns the zero bytes after which what follows the next `len` bytes lies on a page.
+    fn fill(&self, len: usize) -> &'static [u8] {
+        let len = u64::try_from(len).unwrap_or(0);
+        let end = self.totals.bytes.wrapping_add(len);
+        let fill = end.wrapping_neg() % u64::from(PAGE_SIZE);
+        usize::try_from(fill)
+            .ok()
+            .and_then(|fill| ZEROES.get(..fill))
+            .unwrap_or(&[])
     }
 
     /// Encodes which pages the Mm `id` has in common with earlier ones: at most [`CHUNK_PAGES`] runs.

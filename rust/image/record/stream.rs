@@ -33,8 +33,9 @@ use super::{
 
 layout! {
     /// A chunk of memory pages. Its frame's id is that of the Mm, Shmem, Unnamed or Hugetlb which they
-    /// belong to. The tail is an array of Extent, ascending and apart; then, after the record, the
-    /// data: `pages` times 4096 bytes, which the length in the frame does not count.
+    /// belong to. The tail is an array of Extent, ascending and apart, and `fill` zero bytes; then,
+    /// after the record, the data: `pages` times 4096 bytes, which the length in the frame does not
+    /// count.
     pub struct Pages {
         /// Pages in all extents.
         pub pages: U32 => Check::Range(1, CHUNK_PAGES),
@@ -42,8 +43,8 @@ layout! {
         pub extents: U32 => Check::Range(1, CHUNK_PAGES),
         /// CRC-32C of the data.
         pub data_crc: U32,
-        /// Zero.
-        pub reserved: U32 => Check::Zero,
+        /// Zero bytes before the data, by which it lies on pages of the stream.
+        pub fill: U32 => Check::Range(0, PAGE_SIZE - 1),
     }
 }
 
@@ -85,9 +86,16 @@ static EXTENT: ItemInfo = item::<Extent>();
 record!(
     Pages,
     object: true,
-    tail: Tail::Items(&EXTENT, Count::Field(core::mem::offset_of!(Pages, extents))),
+    tail: Tail::ItemsAndBytes(
+        &EXTENT,
+        Count::Field(core::mem::offset_of!(Pages, extents)),
+        core::mem::offset_of!(Pages, fill)
+    ),
     check: |chunk, tail| {
-        let extents = <[Extent]>::ref_from_bytes(tail).map_err(|_| "the tail has a wrong length")?;
+        let (extents, fill) = chunk.split(tail).ok_or("the tail has a wrong length")?;
+        if fill.iter().any(|byte| *byte != 0) {
+            return Err("what is before the data is not zero");
+        }
         let mut free = 0;
         let mut pages = 0;
         for extent in extents {
@@ -110,8 +118,12 @@ record!(
     }
 );
 
-impl ArrayRecord for Pages {
-    type Item = Extent;
+impl Pages {
+    /// Returns the extents of a chunk with this tail, and what is before the data.
+    pub fn split<'a>(&self, tail: &'a [u8]) -> Option<(&'a [Extent], &'a [u8])> {
+        let count = usize::try_from(self.extents.get()).ok()?;
+        <[Extent]>::ref_from_prefix_with_elems(tail, count).ok()
+    }
 }
 
 layout! {

@@ -20,6 +20,7 @@ use common::{
     reseal,
     tree,
     verify,
+    with_chunk,
     Crc, //
 };
 use proptest::prelude::*;
@@ -74,6 +75,26 @@ fn every_removed_or_repeated_record_is_found() {
         more.splice(end..end, good[start..end].iter().copied());
         // What comes after the trailer is not part of the image.
         assert_eq!(verify(&more).is_ok(), end == good.len());
+    }
+}
+
+#[test]
+fn large_chunks_lie_on_pages() {
+    for (pages, aligned) in [(63, false), (64, true), (65, true)] {
+        let mut bytes = with_chunk(pages);
+        let (start, payload, len) = *frames(&bytes).iter().rev().nth(1).unwrap();
+        verify(&bytes).unwrap();
+        let data = payload + len.next_multiple_of(8);
+        assert_eq!(data % 4096 == 0, aligned, "{pages} pages");
+        let seven = bytes[data..].iter().take_while(|byte| **byte == 7);
+        assert_eq!(seven.count(), pages as usize * 4096);
+        if aligned {
+            // What is between is nothing but zeroes.
+            bytes[data - 1] = 1;
+            reseal(&mut bytes, start);
+            let error = verify(&bytes).unwrap_err();
+            assert!(error.to_string().contains("before the data"), "{error}");
+        }
     }
 }
 

@@ -321,6 +321,11 @@ pub fn vma(start: u64, pages: u64, kind: u32, object: u32, flags: u32) -> Vma {
 
 /// The smallest image: one process with nothing open and no memory of its own.
 pub fn minimal() -> Vec<u8> {
+    with_chunk(0)
+}
+
+/// The same with one chunk of so many pages, whose bytes are all 7, or without one.
+pub fn with_chunk(pages: u32) -> Vec<u8> {
     let mut b = Builder::new();
     let exe = b.file("/bin/true");
     let cred = b.cred();
@@ -336,7 +341,12 @@ pub fn minimal() -> Vec<u8> {
     let mm = b.mm(exe, &[]);
     let process = b.process(100, 0, mm, sighand);
     b.task(100, process, files, fs, cred);
-    b.finish(&[])
+    let extents = [Extent::new(0x10000, pages)];
+    let data = vec![7; pages as usize * 4096];
+    match pages {
+        0 => b.finish(&[]),
+        _ => b.finish(&[(mm, &extents, data)]),
+    }
 }
 
 /// An image with a record of every kind.
