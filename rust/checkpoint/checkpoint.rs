@@ -21,7 +21,7 @@
 //! Of the others, those in different lines are never held together; within a line the left one is
 //! taken first:
 //!
-//! - Memory: `mmap_lock` of one address space, that of another which gets pages of it, then
+//! - Memory: inode lock of an image that pages are given to; `mmap_lock` of one address space, that of another which gets pages of it, then
 //!   `anon_vma` lock or page table locks. Huge pages have the same; those that are shared, what
 //!   fallocate(2) takes.
 //! - Tasks: `tasklist_lock`, then `ctrl.lock` of a terminal. `task_lock()`, then `file_lock` of a
@@ -59,6 +59,7 @@ use kernel::macros::export;
 mod access;
 mod attributes;
 mod cred;
+mod donate;
 mod files;
 mod fs;
 mod hold;
@@ -106,6 +107,7 @@ const CHECK: u64 = 1 << 2;
 const RELEASE: u64 = 1 << 3;
 const NO_SNAPSHOT: u64 = 1 << 4;
 const SAVE_FILES: u64 = 1 << 9;
+const KILL: u64 = 1 << 10;
 
 /// Flags that say what is checkpointed, and what they stand for; one at most.
 const SCOPES: [(u64, bindings::checkpoint_scope_kind); 4] = [
@@ -168,8 +170,9 @@ impl<'a> Call<'a> {
     fn new(args: &'a bindings::checkpoint_args) -> Result<Self> {
         let modes = args.flags & (HOLD | HELD | CHECK | RELEASE | NO_SNAPSHOT);
         let save_files = args.flags & SAVE_FILES;
+        let kill = args.flags & KILL;
 
-        let scope = match args.flags & !modes & !save_files {
+        let scope = match args.flags & !modes & !save_files & !kill {
             0 => bindings::checkpoint_scope_kind_CHECKPOINT_SCOPE_TREES,
             flag => SCOPES
                 .iter()
@@ -181,6 +184,10 @@ impl<'a> Call<'a> {
             || args.reserved2 != 0
             || (modes & HELD != 0 && modes | save_files != args.flags)
         {
+            return Err(EINVAL);
+        }
+        // A hold has an operation for that.
+        if kill != 0 && modes & !NO_SNAPSHOT != 0 {
             return Err(EINVAL);
         }
         if modes & HOLD != 0 && (args.nr_external != 0 || save_files != 0) {
@@ -230,7 +237,8 @@ impl<'a> Call<'a> {
         self.args.flags & flag != 0
     }
 
-    /// Stops what the call is about. The `caller` may be part of that only if it does not keep it.
+    /// Stops what the call is about. The `caller` may be part of that only if it neither keeps nor
+    /// kills it.
     fn stop(&self, caller: bool, report: &mut Report) -> Result<Hold> {
         let scope = Scope::of_fd(self.scope, self.args.target)?;
 
@@ -277,9 +285,10 @@ impl<'a> Call<'a> {
 
             self.capture(&mut hold, self.args.flags, stats, report)
         } else {
-            let mut hold = self.stop(true, report)?;
+            let mut hold = self.stop(!self.has(KILL), report)?;
+            let release = if self.has(KILL) { 0 } else { RELEASE };
 
-            self.capture(&mut hold, self.args.flags | RELEASE, stats, report)
+            self.capture(&mut hold, self.args.flags | release, stats, report)
         }
     }
 }

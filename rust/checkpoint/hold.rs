@@ -14,7 +14,7 @@
 //! Lock order:
 //!
 //! 1. the capture mutex of a hold descriptor (`hold_fd.rs`)
-//! 2. `Inner::ended`
+//! 2. `Inner::ended`; under it also what a donation takes (`donate.rs`)
 //! 3. `exec_update_lock`, alone
 //! 4. `tasklist_lock`
 //! 5. `siglock`, or `alloc_lock` (`task_lock()`)
@@ -541,10 +541,15 @@ impl Inner {
             return;
         }
         last(&self.tasks);
+        *ended = Some(self.let_go());
+    }
+
+    /// Clears the traps. Returns how long the tree was stopped.
+    fn let_go(&self) -> Delta {
         for held in &self.tasks {
             trap_clear(&held.task);
         }
-        *ended = Some(self.since.elapsed());
+        self.since.elapsed()
     }
 
     fn renew(&self) {
@@ -662,16 +667,31 @@ impl Hold {
     /// EAGAIN, with the reasons reported, if a task was killed, traced or continued, or if the
     /// hold has ended.
     pub(crate) fn verify(&self, report: &mut Report) -> Result {
+        let ended = || self.inner.ended.lock().is_some();
+
+        if ended() {
+            return Err(self.has_ended(report));
+        }
+        self.unchanged(report)?;
+        // The lease may have run out while we looked.
+        if ended() {
+            return Err(self.has_ended(report));
+        }
+        Ok(())
+    }
+
+    fn has_ended(&self, report: &mut Report) -> Error {
+        report.problem(
+            Place::Tree,
+            fmt!("the hold has ended (lease, opener or release)"),
+        );
+        EAGAIN
+    }
+
+    /// Whether all tasks stand as they did. EAGAIN, with the reasons reported.
+    fn unchanged(&self, report: &mut Report) -> Result {
         let inner = &*self.inner;
         let mut result = Ok(());
-
-        if inner.ended.lock().is_some() {
-            report.problem(
-                Place::Tree,
-                fmt!("the hold has ended (lease, opener or release)"),
-            );
-            return Err(EAGAIN);
-        }
 
         let now = tree::walk(&inner.scope)?;
         if now.len() != inner.tasks.len() {
@@ -696,11 +716,29 @@ impl Hold {
                 result = Err(EAGAIN);
             }
         }
-        // The lease may have run out while we looked.
-        if result.is_ok() && inner.ended.lock().is_some() {
-            report.problem(Place::Tree, fmt!("the hold has ended"));
-            result = Err(EAGAIN);
+        result
+    }
+
+    /// SIGKILL to every process, if all tasks still stand and `last` succeeds, and lets them go on
+    /// to die. They stand until after `last`; nothing ends the hold meanwhile.
+    ///
+    /// On error nothing is killed, but for this: EAGAIN, with the reasons reported, if somebody else
+    /// killed or continued a task after `last` had begun. What that left behind may not be whole.
+    pub(crate) fn kill(
+        &self,
+        report: &mut Report,
+        last: impl FnOnce(&mut Report) -> Result,
+    ) -> Result {
+        let mut ended = self.inner.ended.lock();
+
+        if ended.is_some() {
+            return Err(self.has_ended(report));
         }
+        self.unchanged(report)?;
+        last(report)?;
+        let result = self.unchanged(report);
+        kill(&self.inner.tasks);
+        *ended = Some(self.inner.let_go());
         result
     }
 
@@ -758,11 +796,7 @@ impl Control {
 
     /// SIGKILL to every process, then lets them go on to die. ESRCH: the hold has ended before.
     pub(crate) fn kill(&self) -> Result {
-        self.end_with(|tasks| {
-            for threads in processes(tasks) {
-                signal(threads, bindings::SIGKILL);
-            }
-        })
+        self.end_with(kill)
     }
 
     /// SIGSTOP to every process, then lets them go on to stop. ESRCH: the hold has ended before.
@@ -831,6 +865,13 @@ impl Control {
 /// The threads of each process, which follow one another.
 fn processes(tasks: &[Held]) -> impl Iterator<Item = &[Held]> {
     tasks.chunk_by(|a, b| a.tgid == b.tgid)
+}
+
+/// Sends SIGKILL to every process.
+fn kill(tasks: &[Held]) {
+    for threads in processes(tasks) {
+        signal(threads, bindings::SIGKILL);
+    }
 }
 
 /// Sends `sig` to a process.

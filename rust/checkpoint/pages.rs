@@ -45,6 +45,7 @@ use kernel::{
 };
 
 use crate::{
+    donate::Donation,
     files,
     hold::Hold,
     image::{
@@ -230,14 +231,7 @@ impl Runs {
     fn bvecs(&self, into: &mut KVVec<bindings::bio_vec>) -> Result {
         into.clear();
         for run in self.runs.iter() {
-            into.push(
-                bindings::bio_vec {
-                    bv_page: run.page,
-                    bv_len: run.nr * PAGE_SIZE as u32,
-                    bv_offset: 0,
-                },
-                GFP_KERNEL,
-            )?;
+            into.push(bvec(run), GFP_KERNEL)?;
         }
         Ok(())
     }
@@ -267,6 +261,14 @@ impl Runs {
             Ok(())
         })?;
         Ok(sum.finish())
+    }
+}
+
+fn bvec(run: &bindings::checkpoint_run) -> bindings::bio_vec {
+    bindings::bio_vec {
+        bv_page: run.page,
+        bv_len: run.nr * PAGE_SIZE as u32,
+        bv_offset: 0,
     }
 }
 
@@ -332,7 +334,7 @@ impl Output<'_> {
         }
     }
 
-    /// Writes the pages of `runs`, which are those of `bvecs`.
+    /// Writes the pages of `runs`, by way of `bvecs`.
     fn write_pages(&mut self, runs: &Runs, bvecs: &mut KVVec<bindings::bio_vec>) -> Result {
         match self {
             Self::Stream(stream) => {
@@ -346,13 +348,14 @@ impl Output<'_> {
 }
 
 /// A reference to a page, or to the folio that it is part of.
-struct KeptPage(NonNull<bindings::page>);
+#[repr(transparent)]
+pub(crate) struct KeptPage(NonNull<bindings::page>);
 
 impl KeptPage {
     /// # Safety
     ///
     /// The caller has a reference.
-    unsafe fn new(page: NonNull<bindings::page>) -> Self {
+    pub(crate) unsafe fn new(page: NonNull<bindings::page>) -> Self {
         // SAFETY: By the safety requirement.
         unsafe { bindings::checkpoint_get_page(page.as_ptr()) };
         Self(page)
@@ -382,14 +385,20 @@ pub(crate) struct Drain<'a> {
     seen: Option<Seen>,
     /// Pages that were seen, for a copy.
     kept: KVVec<KeptPage>,
+    /// What becomes of pages that are given to the image.
+    donation: Option<&'a mut Donation>,
+    /// The number of the memory that gives pages to it.
+    giver: Option<usize>,
     shares: KVVec<Share>,
     pub(crate) pages: u64,
 }
 
 impl<'a> Drain<'a> {
-    /// Of `memory`, where a page that belongs to one address space only has `own_mappings`.
+    /// Of `memory`, where a page that belongs to one address space only has `own_mappings`. What
+    /// the output is given goes into `donation` instead.
     pub(crate) fn new(
         output: Output<'a>,
+        donation: Option<&'a mut Donation>,
         encoder: &'a mut Encoder<KernelCrc>,
         hold: &'a Hold,
         memory: &'a [Memory],
@@ -417,6 +426,8 @@ impl<'a> Drain<'a> {
             header: Buffer::new(),
             seen,
             kept: KVVec::new(),
+            donation,
+            giver: None,
             shares: KVVec::new(),
             pages: 0,
         })
@@ -435,6 +446,8 @@ impl<'a> Drain<'a> {
     }
 
     fn mm(&mut self, index: usize, id: u32, mm: &MmRef, pid: Pid, report: &mut Report) -> Result {
+        let giving = self.donation.as_deref();
+        self.giver = giving.is_some_and(|to| to.takes_from(mm)).then_some(index);
         let mut at = Some(0);
         while let Some(start) = at {
             at = self
@@ -443,6 +456,7 @@ impl<'a> Drain<'a> {
             self.share(index, id)?;
             self.flush(id)?;
         }
+        self.giver = None;
         self.flush_shares(id)
     }
 
@@ -628,6 +642,35 @@ impl<'a> Drain<'a> {
         self.flush(id)
     }
 
+    /// Writes the pages of a chunk that are not given to the image. Returns false if none can be.
+    fn give(&mut self) -> Result<bool> {
+        let (Output::Stream(stream), Some(donation), Some(memory)) =
+            (&self.output, &mut self.donation, self.giver)
+        else {
+            return Ok(false);
+        };
+        let Some(mut index) = stream.page_index() else {
+            return Ok(false);
+        };
+        let mut given = 0;
+        self.bvecs.clear();
+        for run in self.runs.runs.iter() {
+            if donation.take(memory, run, index)? {
+                // SAFETY: `runs` holds a reference to each page.
+                unsafe { write(stream, &mut self.bvecs) }?;
+                given += 1;
+            } else {
+                skip(stream, &mut given)?;
+                self.bvecs.push(bvec(run), GFP_KERNEL)?;
+            }
+            index += usize::try_from(run.nr)?;
+        }
+        // SAFETY: As above.
+        unsafe { write(stream, &mut self.bvecs) }?;
+        skip(stream, &mut given)?;
+        Ok(true)
+    }
+
     /// Writes what has been found as one chunk.
     fn flush(&mut self, id: u32) -> Result {
         if self.runs.pages == 0 {
@@ -648,12 +691,36 @@ impl<'a> Drain<'a> {
         self.encoder
             .chunk_header(&mut self.header, id, &self.extents, crc)?;
         self.output.write(&self.header)?;
-        self.output.write_pages(&self.runs, &mut self.bvecs)?;
+        if !self.give()? {
+            self.output.write_pages(&self.runs, &mut self.bvecs)?;
+        }
         self.pages += u64::try_from(self.runs.pages)?;
         self.runs.clear();
         self.hold.renew();
         interrupted()
     }
+}
+
+/// Has a stream go on behind so many pages, if there are any, which are given to it later.
+fn skip(stream: &Stream, pages: &mut usize) -> Result {
+    match core::mem::take(pages) {
+        0 => Ok(()),
+        pages => stream.skip(pages * PAGE_SIZE),
+    }
+}
+
+/// Writes what is in `pages`, if anything is, and forgets it.
+///
+/// # Safety
+///
+/// As for [`Stream::write_pages`].
+unsafe fn write(stream: &Stream, pages: &mut KVVec<bindings::bio_vec>) -> Result {
+    if !pages.is_empty() {
+        // SAFETY: By the safety requirement.
+        unsafe { stream.write_pages(pages) }?;
+        pages.clear();
+    }
+    Ok(())
 }
 
 /// Calls `each` with the offset of every page of `file`, of `size` bytes, that is no hole. The

@@ -26,6 +26,7 @@ use kernel::{
 };
 
 use crate::{
+    donate::Donation,
     files::{
         external::Request,
         survey::Survey,
@@ -372,7 +373,7 @@ impl Saver<'_> {
     fn copy(&mut self, hold: &Hold) -> Result<bool> {
         let before = self.encoder.clone();
         let mut copy = Buffer::new();
-        let copied = self.contents(Output::Copy(&mut copy), hold, true);
+        let copied = self.contents(Output::Copy(&mut copy), None, hold, true);
         match copied {
             Ok(pages) => self.copied = Some((copy, pages)),
             Err(err) if err == ENOMEM => self.encoder = before,
@@ -427,10 +428,23 @@ impl Saver<'_> {
 
     /// Writes the contents of memory, and returns of how many pages: of a snapshot, or, `live`, of
     /// the tree that stands still.
-    fn contents(&mut self, output: Output<'_>, hold: &Hold, live: bool) -> Result<u64> {
+    fn contents(
+        &mut self,
+        output: Output<'_>,
+        donation: Option<&mut Donation>,
+        hold: &Hold,
+        live: bool,
+    ) -> Result<u64> {
         // A snapshot maps each page once more.
         let own_mappings = if live { 1 } else { 2 };
-        let mut drain = Drain::new(output, &mut self.encoder, hold, &self.memory, own_mappings)?;
+        let mut drain = Drain::new(
+            output,
+            donation,
+            &mut self.encoder,
+            hold,
+            &self.memory,
+            own_mappings,
+        )?;
         for index in 0..self.memory.len() {
             drain.memory(index, self.report)?;
         }
@@ -446,6 +460,7 @@ impl Saver<'_> {
         &mut self,
         header: &Header,
         stream: &Stream,
+        donation: Option<&mut Donation>,
         hold: &Hold,
         live: bool,
     ) -> Result<Stats> {
@@ -456,7 +471,7 @@ impl Saver<'_> {
                 stream.write_buffer(&copy)?;
                 pages
             }
-            None => self.contents(Output::Stream(stream), hold, live)?,
+            None => self.contents(Output::Stream(stream), donation, hold, live)?,
         };
         self.encoder.trailer(&mut { stream })?;
         Ok(Stats {
@@ -469,9 +484,9 @@ impl Saver<'_> {
 
 /// Saves what `hold` holds to `stream`, or, without one, only lists what is in the way.
 ///
-/// Returns when the image is complete. With `CHECKPOINT_RELEASE`, or when the hold is this call's
-/// own, the tree goes on as soon as its state is captured. `requests` is what the caller says of
-/// descriptors that lead outside.
+/// Returns when the image is complete. With `CHECKPOINT_RELEASE` the tree goes on as soon as its
+/// state is captured, with `CHECKPOINT_KILL` it is killed at the end. `requests` is what the caller
+/// says of descriptors that lead outside.
 ///
 /// # Errors
 ///
@@ -535,5 +550,35 @@ pub(crate) fn capture(
             fmt!("stands still until the image is written: {why}"),
         );
     }
-    saver.drain(&header, stream, hold, !early)
+    let kill = flags & u64::from(bindings::CHECKPOINT_KILL) != 0;
+    let mut donation = None;
+    if kill {
+        donation = Donation::new(hold.tasks(), stream)?;
+    }
+    let stats = saver
+        .drain(&header, stream, donation.as_mut(), hold, !early)
+        .inspect_err(|err| {
+            // It is not the tree that there is no permission for.
+            if *err == EPERM {
+                saver
+                    .report
+                    .problem(Place::Image, fmt!("cannot be written: {err:?}"));
+            }
+        })?;
+    if !kill {
+        return Ok(stats);
+    }
+    stream.sync()?;
+    let mut whole = true;
+    hold.kill(saver.report, |report| {
+        if let Some(donation) = donation {
+            whole = donation.complete(&saver.memory, stream, report)?;
+        }
+        Ok(())
+    })?;
+    if whole {
+        Ok(stats)
+    } else {
+        Err(EIO)
+    }
 }

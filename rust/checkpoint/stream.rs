@@ -11,7 +11,9 @@ use kernel::{
         Vec, //
     },
     bindings,
+    error::to_result,
     fs::File,
+    page::PAGE_SIZE,
     prelude::*,
     sync::aref::ARef, //
 };
@@ -170,6 +172,47 @@ impl Stream {
         // SAFETY: By the safety requirement; `pages` outlives the iterator.
         let mut iter = unsafe { pages_iter(bindings::ITER_SOURCE, pages) };
         self.transfer(&mut iter, total(pages), true)
+    }
+
+    /// Whether pages can become pages of the file where it stands.
+    pub(crate) fn takes_pages(&self) -> bool {
+        // SAFETY: The file is valid.
+        unsafe { bindings::checkpoint_takes_pages(self.file.as_ptr()) }
+    }
+
+    /// Where the stream stands, in pages; `None` within one.
+    pub(crate) fn page_index(&self) -> Option<usize> {
+        // SAFETY: The file is valid. As for `step()`.
+        let pos = usize::try_from(unsafe { (*self.file.as_ptr()).f_pos }).ok()?;
+        (pos % PAGE_SIZE == 0).then_some(pos / PAGE_SIZE)
+    }
+
+    /// Goes on behind the next `len` bytes of a file that takes pages.
+    ///
+    /// # Errors
+    ///
+    /// `EFBIG`.
+    pub(crate) fn skip(&self, len: usize) -> Result {
+        // SAFETY: The file is valid. As for `step()`.
+        let pos = unsafe { &mut (*self.file.as_ptr()).f_pos };
+        *pos = pos.checked_add(i64::try_from(len)?).ok_or(EFBIG)?;
+        Ok(())
+    }
+
+    /// Waits until all is on the disk, if the stream is a file that knows of one.
+    ///
+    /// # Errors
+    ///
+    /// What the file says, among it `EIO`.
+    pub(crate) fn sync(&self) -> Result {
+        if files::file_type(&self.file) != bindings::S_IFREG {
+            return Ok(());
+        }
+        // SAFETY: The file is valid.
+        match to_result(unsafe { bindings::vfs_fsync(self.file.as_ptr(), 0) }) {
+            Err(err) if err == EINVAL => Ok(()),
+            result => result,
+        }
     }
 
     /// Reads whole pages from the stream, without a copy in between.

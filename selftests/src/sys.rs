@@ -2,6 +2,7 @@
 
 //! Small wrappers of system calls, among them checkpoint(2), which no C library knows.
 
+use crate::skip;
 use crate::tool::{
     Process,
     LIMIT, //
@@ -23,7 +24,10 @@ use std::os::fd::{
 };
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{
+    Path,
+    PathBuf, //
+};
 use std::ptr;
 use std::time::{
     Duration,
@@ -244,6 +248,43 @@ pub fn clone<T: Sync>(
     Ok(pid)
 }
 
+/// A file system in memory that goes away with the test.
+pub struct Tmpfs(CString);
+
+impl Tmpfs {
+    /// Mounts one of a size as mount(8) takes it, at a directory that is made for it.
+    pub fn mount(path: &Path, size: &str) -> Result<Self> {
+        fs::create_dir_all(path)?;
+        let target = CString::new(path.as_os_str().as_bytes())?;
+        let (kind, size) = (c"tmpfs".as_ptr(), CString::new(format!("size={size}"))?);
+        // SAFETY: all are C strings.
+        cvt(unsafe { libc::mount(kind, target.as_ptr(), kind, 0, size.as_ptr().cast()) })?;
+        Ok(Self(target))
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        // SAFETY: the target is a C string.
+        unsafe { libc::umount2(self.0.as_ptr(), libc::MNT_DETACH) };
+    }
+}
+
+/// Moves this process to a memory cgroup of its own, `NAME-PID`.
+pub fn enter_cgroup(name: &str) -> Result<PathBuf> {
+    let root = PathBuf::from("/sys/fs/cgroup");
+    if fs::write(root.join("cgroup.subtree_control"), "+memory").is_err() {
+        return skip("there is no memory cgroup");
+    }
+    let group = root.join(format!("{name}-{}", getpid()));
+    match fs::create_dir(&group) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e.into()),
+        _ => {}
+    }
+    fs::write(group.join("cgroup.procs"), "0")?;
+    Ok(group)
+}
+
 /// A memory mapping that stays until the process ends.
 #[derive(Clone, Copy)]
 pub struct Area {
@@ -415,6 +456,8 @@ pub mod checkpoint {
     pub const PID_NS: u64 = 1 << 7;
     /// The target is the directory of a cgroup.
     pub const CGROUP: u64 = 1 << 8;
+    /// Kill the tree when its image is complete.
+    pub const KILL: u64 = 1 << 10;
 
     const IOC_RENEW: libc::c_ulong = 0xcb00;
     const IOC_RELEASE: libc::c_ulong = 0xcb01;

@@ -22,6 +22,8 @@ use std::time::Instant;
 pub enum Engine {
     /// checkpoint(2) and restart(2), by the kernel's own stamps.
     Calls,
+    /// The same, with a checkpoint that kills the tree, which gives its pages to the image.
+    Killing,
     /// `ckpt` and `rstr`, from their start to their end.
     Tools,
     /// `criu`, likewise.
@@ -43,19 +45,21 @@ const IMAGE: &str = "image";
 const CRIU: &str = "/usr/sbin/criu";
 
 impl Engine {
-    /// All of them.
+    /// All that each metric is measured with.
     pub const ALL: [Self; 3] = [Self::Calls, Self::Tools, Self::Criu];
 
     /// The last part of the key of a figure.
     pub fn name(self) -> &'static str {
         match self {
             Self::Calls => "ours",
+            Self::Killing => "killed",
             Self::Tools => "tools",
             Self::Criu => "criu",
         }
     }
 
-    /// Makes an image of the tree below `pid` in the empty directory `dir`; the tree goes on.
+    /// Makes an image of the tree below `pid` in the empty directory `dir`; the tree goes on, unless
+    /// it is killed.
     ///
     /// # Errors
     ///
@@ -63,10 +67,15 @@ impl Engine {
     pub fn checkpoint(self, pid: i32, dir: &Path) -> Result<Done> {
         let image = dir.join(IMAGE);
         match self {
-            Self::Calls => {
+            Self::Calls | Self::Killing => {
                 let target = checkpoint::process(pid)?;
                 let file = File::create_new(&image)?;
-                let stats = Checkpoint::new(target.as_fd()).write(file.as_fd()).map_err(explain)?;
+                let call = Checkpoint::new(target.as_fd());
+                let stats = match self {
+                    Self::Killing => call.write_and_kill(file.as_fd()),
+                    _ => call.write(file.as_fd()),
+                };
+                let stats = stats.map_err(explain)?;
                 Ok(Done { total: stats.total, stopped: stats.stopped, bytes: stats.bytes })
             }
             Self::Tools => {
@@ -91,7 +100,7 @@ impl Engine {
     pub fn restart(self, dir: &Path) -> Result<Done> {
         let image = dir.join(IMAGE);
         let total = match self {
-            Self::Calls => {
+            Self::Calls | Self::Killing => {
                 let file = File::open(&image)?;
                 Restart::new().read(file.as_fd()).map_err(explain)?.stats.total
             }

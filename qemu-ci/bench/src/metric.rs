@@ -224,6 +224,11 @@ fn memory(options: &Options) -> Result<()> {
                 figure(&format!("{key}/{size}/limit"), limit::measure(what, size, runs))?;
             }
         }
+        if options.wants(&["M2"]) {
+            let all = cycles(Engine::Killing, "memory", size, runs);
+            figure(&format!("M2/dump/{size}/killed"), pick(&all.checkpoints, |done| ns(done.total)))?;
+            figure(&format!("M5/restore/{size}/killed"), pick(&all.restarts, |done| ns(done.total)))?;
+        }
         for &engine in &options.engines {
             let who = engine.name();
             let all = cycles(engine, "memory", size, runs);

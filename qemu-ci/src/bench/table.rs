@@ -227,6 +227,11 @@ fn memory(figures: &Figures, rows: &mut Vec<Row>) {
         row.limit = Some(with_checksum(figures, "M2/write", size));
         rows.push(row.aims(times(1.1), times(0.8)).scored(Some(&size) == sizes.last()));
     }
+    for &size in &sizes {
+        let what = format!("checkpoint of {size} MiB, killed");
+        let (limit, ours) = (with_checksum(figures, "M2/write", size), figures.get("M2/dump", size, "killed"));
+        rows.push(Row::new("M2", what, Unit::Time, limit, ours).aims(times(1.1), times(0.8)));
+    }
     for size in figures.sizes("M3/first") {
         let row = plain(figures, "M3", "M3/first", "restart to the first instruction".into(), Unit::Time, size);
         rows.push(row.aims(times(5.0), times(2.5)).peer_aims(10.0, 20.0).scored(true));

@@ -644,4 +644,27 @@ int checkpoint_share_pages(struct mm_struct *from_mm, unsigned long from_addr,
 			   struct mm_struct *to_mm, unsigned long to_addr, unsigned int nr);
 int checkpoint_populate_locked(struct mm_struct *mm);
 
+/**
+ * struct checkpoint_donation - pages that move from an address space into an image
+ * @mm:		address space
+ * @addr:	where the first is in it; the others follow
+ * @pages:	@nr pages, with a reference to each
+ * @nr:		number of pages
+ * @index:	where the first will be in the image, in pages
+ */
+struct checkpoint_donation {
+	struct mm_struct *mm;
+	unsigned long addr;
+	struct page **pages;
+	unsigned int nr;
+	pgoff_t index;
+};
+
+bool checkpoint_takes_pages(struct file *file);
+bool checkpoint_may_donate(struct page *page);
+const void *checkpoint_robust_mm(struct task_struct *task);
+int checkpoint_donate_begin(struct file *file, unsigned long pages);
+int checkpoint_donate(struct file *file, const struct checkpoint_donation *donation);
+void checkpoint_donate_end(struct file *file, unsigned long pages);
+
 #endif /* _LINUX_CHECKPOINT_H */

@@ -14,7 +14,8 @@ use selftests::sys::{
     fill,
     kill,
     verify,
-    Area, //
+    Area,
+    Tmpfs, //
 };
 use selftests::{
     Bench,
@@ -22,7 +23,6 @@ use selftests::{
     Life,
     Task, //
 };
-use std::ffi::CString;
 use std::fs::{
     self,
     File, //
@@ -642,31 +642,10 @@ fn reader_gone(b: &Bench<'_>) -> Result<()> {
     unharmed(life)
 }
 
-/// A small file system that goes away with the test.
-struct SmallDisk(CString);
-
-impl SmallDisk {
-    fn mount(path: &Path) -> Result<Self> {
-        fs::create_dir_all(path)?;
-        let target = CString::new(path.display().to_string())?;
-        let (kind, size) = (c"tmpfs".as_ptr(), c"size=1m".as_ptr());
-        // SAFETY: all are C strings.
-        cvt(unsafe { libc::mount(kind, target.as_ptr(), kind, 0, size.cast()) })?;
-        Ok(Self(target))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // SAFETY: the target is a C string.
-        unsafe { libc::umount2(self.0.as_ptr(), libc::MNT_DETACH) };
-    }
-}
-
 fn disk_full(b: &Bench<'_>) -> Result<()> {
     let life = b.start("large")?;
     let path = b.path("small-disk");
-    let _disk = SmallDisk::mount(&path)?;
+    let _disk = Tmpfs::mount(&path, "1m")?;
     let ckpt = b
         .ckpt()
         .arg("--kill")

@@ -796,6 +796,15 @@ fn arguments(b: &Bench<'_>) -> Result<()> {
         size,
         libc::EINVAL,
     )?;
+    attempt(
+        "KILL and CHECK",
+        Args {
+            flags: checkpoint::KILL | checkpoint::CHECK,
+            ..good
+        },
+        size,
+        libc::EINVAL,
+    )?;
     attempt("no stream", Args { flags: 0, ..good }, size, libc::EBADF)?;
     let longer = Longer {
         args: good,

@@ -9,12 +9,12 @@ use libc::{
 };
 use selftests::prelude::*;
 use selftests::sys::{
+    enter_cgroup,
     fill,
     verify,
     Area, //
 };
 use std::fs;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 const SUITE: Suite = Suite {
@@ -31,26 +31,11 @@ fn main() -> ExitCode {
 
 const MIB: usize = 1 << 20;
 
-/// Moves this process to a memory cgroup of its own that has so much.
-fn limit(mib: usize) -> Result<()> {
-    let root = PathBuf::from("/sys/fs/cgroup");
-    if fs::write(root.join("cgroup.subtree_control"), "+memory").is_err() {
-        return skip("there is no memory cgroup");
-    }
-    let group = root.join(format!("oom-{}", sys::getpid()));
-    match fs::create_dir(&group) {
-        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(e.into()),
-        _ => {}
-    }
-    fs::write(group.join("memory.max"), (mib * MIB).to_string())?;
-    fs::write(group.join("cgroup.procs"), "0")?;
-    Ok(())
-}
-
 /// Writes to all of its memory all the time: a second copy of it would be the end, unless there is
 /// room.
 fn limited(v: &Victim, mib: usize) -> Result<()> {
-    limit(mib)?;
+    let group = enter_cgroup("oom")?;
+    fs::write(group.join("memory.max"), (mib * MIB).to_string())?;
     let area = Area::anon(16 * MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE)?;
     // SAFETY: the area is ours. It must not go up in pages that are huge.
     unsafe { libc::madvise(area.addr.cast(), area.len, libc::MADV_NOHUGEPAGE) };

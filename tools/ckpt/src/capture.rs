@@ -83,9 +83,15 @@ pub fn run(options: &Capture) -> anyhow::Result<ExitCode> {
     }
 
     let begin = Instant::now();
-    let output = Output::new(options.output.as_deref())?;
+    let mut output = Output::new(options.output.as_deref())?;
     let progress = Progress::start(output.stream(), Direction::Write, options.quiet);
-    let (stats, end) = if options.kill || options.stop {
+    let (stats, end) = if options.kill && !options.compress && output.is_in_memory() {
+        // Its pages become those of the file, which has a name before.
+        output.name()?;
+        let stats = output.write(false, |to| call.write_and_kill(to))?;
+        output.publish_or_keep()?;
+        (stats, "killed")
+    } else if options.kill || options.stop {
         let hold = call.hold()?;
         let held = Instant::now();
         let mut stats = while_renewed(&hold, options.lease, || -> anyhow::Result<Stats> {

@@ -36,11 +36,13 @@ use checkpoint::{
 use rustix::{
     fs::{
         fstat,
+        fstatfs,
         fsync,
         linkat,
         openat,
         AtFlags,
         FileType,
+        FsWord,
         Mode,
         OFlags,
         CWD, //
@@ -48,6 +50,9 @@ use rustix::{
     io::Errno,
     stdio, //
 };
+
+/// The kernel's number of tmpfs, which the files of memfd_create(2) are in, too.
+const TMPFS_MAGIC: FsWord = 0x0102_1994;
 
 /// Where the image goes.
 pub enum Output {
@@ -105,12 +110,34 @@ impl Output {
         }
         match self {
             Self::Stdout => Ok(()),
-            Self::File(new) => {
-                let path = new.path.clone();
-                new.publish()
-                    .with_context(|| format!("cannot name the image {}", path.display()))
-            }
+            Self::File(mut new) => new.publish().with_context(|| new.unnamed()),
         }
+    }
+
+    /// Whether the image goes to a file in tmpfs, such as a memfd: its pages are all there is of it.
+    pub fn is_in_memory(&self) -> bool {
+        fstatfs(self.stream()).is_ok_and(|fs| fs.f_type == TMPFS_MAGIC)
+    }
+
+    /// Gives a new file the name that it has until it is published.
+    pub fn name(&mut self) -> anyhow::Result<()> {
+        match self {
+            Self::Stdout => Ok(()),
+            Self::File(new) => new.name().with_context(|| new.unnamed()),
+        }
+    }
+
+    /// Shows an image whose tree is gone: where that fails it stays under the name that it has.
+    pub fn publish_or_keep(self) -> anyhow::Result<()> {
+        let Self::File(mut new) = self else {
+            return Ok(());
+        };
+        let result = new.publish();
+        let kept = new.temporary.take();
+        result.with_context(|| match kept {
+            Some(kept) => format!("{}; it is {}", new.unnamed(), kept.display()),
+            None => new.unnamed(),
+        })
     }
 }
 
@@ -161,7 +188,8 @@ impl NewFile {
         })
     }
 
-    fn publish(mut self) -> io::Result<()> {
+    /// Makes it a file with a name, which will not be the last.
+    fn name(&mut self) -> io::Result<()> {
         if self.temporary.is_none() {
             let temporary = temporary(&self.path);
             let link = format!("/proc/self/fd/{}", self.file.as_raw_fd());
@@ -170,11 +198,20 @@ impl NewFile {
                 .or_else(|_| linkat(&self.file, "", CWD, &temporary, AtFlags::EMPTY_PATH))?;
             self.temporary = Some(temporary);
         }
+        Ok(())
+    }
+
+    fn publish(&mut self) -> io::Result<()> {
+        self.name()?;
         if let Some(temporary) = &self.temporary {
             fs::rename(temporary, &self.path)?;
             self.temporary = None;
         }
         Ok(sync(File::open(folder(&self.path))?.as_fd())?)
+    }
+
+    fn unnamed(&self) -> String {
+        format!("cannot name the image {}", self.path.display())
     }
 }
 

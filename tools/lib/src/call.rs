@@ -240,6 +240,18 @@ impl<'fd> Checkpoint<'fd> {
         given.fold(0, |flags, (_, flag)| flags | flag)
     }
 
+    /// Writes the image to `stream` and kills the tree when that is complete. A file in tmpfs gets
+    /// the pages of the tree themselves.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Checkpoint`]: the tree goes on, and what was written is no image; but see
+    /// checkpoint(2) for somebody else who kills it or writes to the file at the same time.
+    pub fn write_and_kill(&self, stream: BorrowedFd<'_>) -> Result<Stats, Error> {
+        self.call(self.flags() | sys::KILL, Some(stream))
+            .map(|(_, stats)| stats)
+    }
+
     /// Writes the image to `stream`; the tree goes on.
     ///
     /// # Errors

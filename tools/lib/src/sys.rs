@@ -26,6 +26,7 @@ pub(crate) const SESSION: u64 = 1 << 6;
 pub(crate) const PID_NS: u64 = 1 << 7;
 pub(crate) const CGROUP: u64 = 1 << 8;
 pub(crate) const SAVE_FILES: u64 = 1 << 9;
+pub(crate) const KILL: u64 = 1 << 10;
 
 pub(crate) const FROZEN: u64 = 1 << 0;
 pub(crate) const FILES_KEEP: u64 = 1 << 1;
@@ -319,6 +320,7 @@ mod tests {
             ("CHECKPOINT_CHECK", CHECK),
             ("CHECKPOINT_NO_SNAPSHOT", NO_SNAPSHOT),
             ("CHECKPOINT_SAVE_FILES", SAVE_FILES),
+            ("CHECKPOINT_KILL", KILL),
             ("CHECKPOINT_GROUP", GROUP),
             ("CHECKPOINT_SESSION", SESSION),
             ("CHECKPOINT_PID_NS", PID_NS),

@@ -25,6 +25,7 @@
 #define CHECKPOINT_CGROUP	(1ULL << 8) /* @target is a cgroup v2 directory: it, and those below */
 
 #define CHECKPOINT_SAVE_FILES	(1ULL << 9) /* with the contents of executables and mapped files */
+#define CHECKPOINT_KILL		(1ULL << 10) /* kill the tree when all of its image is on the disk */
 
 /* What becomes of an open file that has another side outside the tree. */
 #define CHECKPOINT_EXTERNAL_SUPPLY	1 /* the caller of restart(2) supplies another */
