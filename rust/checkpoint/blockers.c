@@ -307,8 +307,6 @@ const char *checkpoint_file_blocker(struct file *file)
 	if (IS_ENABLED(CONFIG_DNOTIFY) && S_ISDIR(file_inode(file)->i_mode) &&
 	    dnotify_has_watch(file))
 		return "dnotify (F_NOTIFY)";
-	if (sb->s_magic == NSFS_MAGIC)
-		return "namespace";
 	switch (sb->s_magic) {
 	case CGROUP_SUPER_MAGIC:
 	case CGROUP2_SUPER_MAGIC:

@@ -13,6 +13,7 @@
 #include <linux/namei.h>
 #include <linux/pagemap.h>
 #include <linux/proc_fs.h>
+#include <linux/proc_ns.h>
 #include <linux/security.h>
 #include <linux/syscalls.h>
 #include <linux/xattr.h>
@@ -363,6 +364,69 @@ pid_t checkpoint_proc_pid(struct file *file)
 	}
 	dput(dentry);
 	return pid;
+}
+
+/* The kind of namespace that @file is of, as CLONE_NEW*, or 0. */
+u32 checkpoint_ns_type(struct file *file)
+{
+	struct inode *inode = file_inode(file);
+
+	if (inode->i_sb->s_magic != NSFS_MAGIC || !S_ISREG(inode->i_mode))
+		return 0;
+	return get_proc_ns(inode)->ns_type;
+}
+
+/* What /proc/@nr/ns/ has of the kind @type, with references in @path, or an error. */
+int checkpoint_ns_path(pid_t nr, u32 type, struct path *path)
+{
+	const struct proc_ns_operations *ops = NULL;
+	struct task_struct *task;
+	int err;
+
+	if (type == CLONE_NEWNS)
+		ops = &mntns_operations;
+#ifdef CONFIG_UTS_NS
+	if (type == CLONE_NEWUTS)
+		ops = &utsns_operations;
+#endif
+#ifdef CONFIG_IPC_NS
+	if (type == CLONE_NEWIPC)
+		ops = &ipcns_operations;
+#endif
+#ifdef CONFIG_PID_NS
+	if (type == CLONE_NEWPID)
+		ops = &pidns_operations;
+#endif
+#ifdef CONFIG_USER_NS
+	if (type == CLONE_NEWUSER)
+		ops = &userns_operations;
+#endif
+#ifdef CONFIG_NET_NS
+	if (type == CLONE_NEWNET)
+		ops = &netns_operations;
+#endif
+#ifdef CONFIG_CGROUPS
+	if (type == CLONE_NEWCGROUP)
+		ops = &cgroupns_operations;
+#endif
+#ifdef CONFIG_TIME_NS
+	if (type == CLONE_NEWTIME)
+		ops = &timens_operations;
+#endif
+	if (!ops)
+		return -EOPNOTSUPP;
+	task = find_get_task_by_vpid(nr);
+	if (!task)
+		return -ESRCH;
+	err = ns_get_path(path, task, ops);
+	put_task_struct(task);
+	return err;
+}
+
+/* Whether @path is on a mount of the kernel's own, where no name leads. */
+bool checkpoint_path_internal(const struct path *path)
+{
+	return path->mnt->mnt_flags & MNT_INTERNAL;
 }
 
 /* What posix_fadvise(2) has said of the regular file @file and the kernel keeps: FADV_* as bits. */

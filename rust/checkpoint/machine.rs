@@ -96,6 +96,7 @@ pub(crate) fn save(saver: &mut Saver<'_>, tasks: &[Held]) -> Result {
     }
     // SAFETY: `root` keeps its task.
     let clocks = unsafe { Clocks::of(root.as_raw()) };
+    saver.root = root.pid();
     // SAFETY: As above.
     saver.offsets = unsafe { Offsets::of(root.as_raw()) };
     let (vdso_id, vdso_id_len) = vdso_id();

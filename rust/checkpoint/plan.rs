@@ -691,6 +691,21 @@ impl Blueprint {
         (self.process(process).ok()?.tgid.get() == tid).then_some(process)
     }
 
+    /// Number of the first task that has not ended.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there is none.
+    pub(crate) fn first_living(&self) -> Result<Pid> {
+        for index in 0..self.tasks.len() {
+            let task = self.task(index)?;
+            if !has_exited(task) {
+                return Ok(task.tid.get());
+            }
+        }
+        Err(EINVAL)
+    }
+
     fn by_tid(&self, tid: Pid) -> Option<usize> {
         let at = self
             .by_tid

@@ -162,6 +162,8 @@ pub(crate) struct Saver<'a> {
     /// What the tree has open.
     pub(crate) survey: Survey<'a>,
     later: KVVec<Later>,
+    /// The first task that has not ended.
+    pub(crate) root: Pid,
     /// How the clocks of the tree go.
     pub(crate) offsets: machine::Offsets,
     /// Numbers of the tasks of the tree, and whether each leads a process.
@@ -511,6 +513,7 @@ pub(crate) fn capture(
         sockets: KVVec::new(),
         survey: Survey::new(requests),
         later: KVVec::new(),
+        root: 0,
         offsets: machine::Offsets::default(),
         tasks: RBTree::new(),
         families: RBTree::new(),

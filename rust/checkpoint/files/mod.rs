@@ -61,6 +61,7 @@ pub(crate) mod eventfd;
 pub(crate) mod external;
 pub(crate) mod inotify;
 pub(crate) mod locks;
+pub(crate) mod namespace;
 pub(crate) mod owner;
 pub(crate) mod pidfd;
 pub(crate) mod pipe;
@@ -126,6 +127,12 @@ const KINDS: &[FileKind] = &[
         takes: proc::takes,
         save: proc::save,
         back: Back::Late(proc::open),
+    },
+    FileKind {
+        kind: Kind::FileNamespace,
+        takes: namespace::takes,
+        save: namespace::save,
+        back: Back::Late(namespace::open),
     },
     FileKind {
         kind: Kind::FileDirectory,

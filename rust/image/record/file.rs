@@ -297,6 +297,44 @@ layout! {
 
 record!(FileProc, object: true, tail: Tail::Path);
 
+/// Values of [`FileNamespace::kind`].
+pub mod namespace_kind {
+    /// A mount namespace.
+    pub const MOUNT: u32 = 1;
+    /// A UTS namespace.
+    pub const UTS: u32 = 2;
+    /// An IPC namespace.
+    pub const IPC: u32 = 3;
+    /// A pid namespace.
+    pub const PID: u32 = 4;
+    /// A user namespace.
+    pub const USER: u32 = 5;
+    /// A network namespace.
+    pub const NET: u32 = 6;
+    /// A cgroup namespace.
+    pub const CGROUP: u32 = 7;
+    /// A time namespace.
+    pub const TIME: u32 = 8;
+    /// Their names, the first for 1.
+    pub const NAMES: &[&str] = &[
+        "mount", "uts", "ipc", "pid", "user", "network", "cgroup", "time",
+    ];
+}
+
+layout! {
+    /// An open file of a namespace that the tree is in, as those of /proc/PID/ns are: after a restart,
+    /// of the one of this kind that it is in then. The tail is the absolute path where it was mounted
+    /// and opened, and empty for one of procfs.
+    pub struct FileNamespace {
+        /// Bits of `file_flags`.
+        pub flags: U32 => Check::Bits(file_flags::ALL),
+        /// Its kind: 1 mount, 2 UTS, 3 IPC, 4 pid, 5 user, 6 network, 7 cgroup, 8 time.
+        pub kind: U32 => Check::Range(1, 8),
+    }
+}
+
+record!(FileNamespace, object: true, tail: Tail::PathOrNone);
+
 /// Values of [`Unnamed::kind`].
 pub mod unnamed {
     /// A file that was unlinked, or had no name from the beginning (O_TMPFILE).

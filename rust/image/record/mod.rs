@@ -202,6 +202,8 @@ kinds! {
     ControllingTty = 79,
     /// An open file or directory of procfs.
     FileProc = 80,
+    /// An open file of a namespace.
+    FileNamespace = 84,
     /// A name of anonymous memory.
     AnonName = 88,
     /// A NUMA policy.
@@ -250,4 +252,5 @@ pub const OPEN_FILES: &[Kind] = &[
     Kind::FileUnnamed,
     Kind::FileTty,
     Kind::FileProc,
+    Kind::FileNamespace,
 ];

@@ -54,7 +54,6 @@ const SUITE: Suite = Suite {
         Refusal::new("message-queue", message_queue, &["not reachable by a path"]),
         Refusal::new("userfaultfd", userfaultfd, &["userfaultfd"]),
         Refusal::new("io-uring", io_uring, &["io_uring"]),
-        Refusal::new("namespace-file", namespace_file, &["namespace"]),
         Refusal::new("sysv-shm", sysv_shm, &["sysv"]),
         Refusal::new("sysv-shm-made", sysv_shm_made, &["SysV shared memory"]),
         Refusal::new("semaphore-undo", semaphore_undo, &["SysV semaphore undo"]),
@@ -246,11 +245,6 @@ fn io_uring(v: &Victim) -> Result<()> {
     // SAFETY: the parameters are valid for writing.
     let ret = unsafe { libc::syscall(libc::SYS_io_uring_setup, 4, params.as_mut_ptr()) };
     stand_with(v, &descriptor("io_uring", ret)?)
-}
-
-fn namespace_file(v: &Victim) -> Result<()> {
-    let fd = open(Path::new("/proc/self/ns/uts"), libc::O_RDONLY | O_CLOEXEC)?;
-    stand_with(v, &fd)
 }
 
 fn sysv_shm(v: &Victim) -> Result<()> {

@@ -466,6 +466,13 @@ pub fn tree() -> Vec<u8> {
         },
         &[b"/proc/100/status"],
     );
+    let namespace = b.object(
+        &FileNamespace {
+            flags: file_flags::READ.into(),
+            kind: namespace_kind::NET.into(),
+        },
+        &[],
+    );
     let reaped = b.object(
         &ReapedTask {
             flags: reaped_flags::EXITED.into(),
@@ -574,6 +581,7 @@ pub fn tree() -> Vec<u8> {
         (17, signalfd),
         (18, inotify),
         (19, reaped),
+        (20, namespace),
     ]
     .map(|(fd, file)| Fd {
         fd: fd.into(),
