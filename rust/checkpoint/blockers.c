@@ -259,15 +259,6 @@ static bool has_address_masking(struct mm_struct *mm)
 #endif
 }
 
-static bool has_aio(struct mm_struct *mm)
-{
-#ifdef CONFIG_AIO
-	return rcu_access_pointer(mm->ioctx_table);
-#else
-	return false;
-#endif
-}
-
 static bool has_uprobes(struct mm_struct *mm)
 {
 	return mm_flags_test(MMF_HAS_UPROBES, mm);
@@ -280,7 +271,6 @@ static const struct {
 } mm_blockers[] = {
 	{ has_ldt, "LDT" },
 	{ has_address_masking, "linear address masking" },
-	{ has_aio, "aio context" },
 	{ has_uprobes, "uprobes" },
 };
 

@@ -28,6 +28,8 @@
 //!   descriptor table or `seq` of a working directory. The lock of a POSIX timer, then `siglock`.
 //! - Files: the mutex of a pipe. `mtx`, then `lock` of an epoll instance. `wqh.lock` of an eventfd
 //!   or timerfd. `flc_lock` of an inode, for its locks and leases. The lock of an `f_owner`.
+//! - Asynchronous I/O: `migrate_lock` of a ring, then `completion_lock` of its context.
+//!   `aio_nr_lock`.
 //! - Inotify: `mark_mutex` of the group; `notification_lock`; `idr_lock`; the lock of a dnotify
 //!   mark.
 //! - Unix sockets: `iolock`, then that of the queue. State lock, then that of the queue. Inode
@@ -57,6 +59,7 @@ use kernel::{
 use kernel::macros::export;
 
 mod access;
+mod aio;
 mod attributes;
 mod cred;
 mod donate;

@@ -515,6 +515,8 @@ struct Inner {
     scope: Arc<Scope>,
     tasks: KVVec<Held>,
     since: Instant<Monotonic>,
+    /// How long the tree was allowed to take to stand still.
+    timeout_ms: i64,
     lease_ms: u32,
     /// How long the tree was stopped, once it has been released.
     #[pin]
@@ -639,6 +641,7 @@ impl Hold {
                 scope,
                 tasks,
                 since,
+                timeout_ms: i64::from(timeout_ms),
                 lease_ms,
                 ended <- new_mutex!(None),
                 watch <- Opaque::ffi_init(|slot| {
@@ -740,6 +743,11 @@ impl Hold {
         kill(&self.inner.tasks);
         *ended = Some(self.inner.let_go());
         result
+    }
+
+    /// How long the tree was allowed to take to stand still, in ms.
+    pub(crate) fn timeout_ms(&self) -> i64 {
+        self.inner.timeout_ms
     }
 
     /// Starts the lease anew. Whoever takes long, and gets on, calls this now and then.

@@ -28,6 +28,7 @@ use kernel::{
 use zerocopy::IntoBytes;
 
 use crate::{
+    aio,
     files,
     hold::{
         Held,
@@ -583,6 +584,7 @@ pub(crate) fn save(saver: &mut Saver<'_>, held: &Held) -> Result<Option<u32>> {
     let mut vmas = KVVec::new();
     let mut uncovered = KVVec::new();
     let mut guards = KVVec::new();
+    let mut contexts = 0;
     let mut special = Special::default();
     let guard = mm.read_lock()?;
     guard.each(|vma| {
@@ -601,6 +603,7 @@ pub(crate) fn save(saver: &mut Saver<'_>, held: &Held) -> Result<Option<u32>> {
             if flags & vma_flags::GUARDED != 0 {
                 vma.guards(&mut guards)?;
             }
+            contexts += usize::from(saved.kind.get() == vma_kind::AIO);
             vmas.push(saved, GFP_KERNEL)?;
         }
         Ok(())
@@ -611,6 +614,9 @@ pub(crate) fn save(saver: &mut Saver<'_>, held: &Held) -> Result<Option<u32>> {
     let (Some(exe), Some(flags)) = (exe, flags) else {
         return Ok(None);
     };
+    if saver.report.count() == problems {
+        aio::check_all(saver, Place::Task(pid), &mm, contexts)?;
+    }
     if saver.report.count() != problems {
         return Ok(None);
     }
@@ -870,8 +876,9 @@ fn save_vma(
     }
 
     let huge = bit(bindings::VMA_HUGETLB_BIT);
+    let ring = vma.file().filter(|file| aio::is_ring(file));
     let mut kernel_flags = vma.flags();
-    if kernel_flags & huge != 0 {
+    if kernel_flags & huge != 0 || ring.is_some() {
         // What is mapped says so.
         kernel_flags &= !(huge | bit(bindings::VMA_DONTEXPAND_BIT));
     }
@@ -889,6 +896,11 @@ fn save_vma(
             return Ok(None);
         }
     };
+    if let Some(ring) = ring {
+        let (at, offset) = ((range.start, range.end), vma.offset());
+        let id = aio::save(saver, place, &ring, at, offset, flags)?;
+        return Ok(id.map(|id| record(0, flags, vma_kind::AIO, id)));
+    }
     let Some(file) = vma.file() else {
         return Ok(Some(record(vma.anon_offset(), flags, vma_kind::ANON, 0)));
     };
@@ -966,6 +978,9 @@ pub(crate) fn restore(blueprint: &Blueprint, mm: u32) -> Result {
             special.get_or_insert(vma.start.get());
         } else if is_plain(vma) {
             batch.add(map_of(blueprint, vma)?)?;
+        } else if vma.kind.get() == vma_kind::AIO {
+            aio::restore(blueprint, vma)?;
+            finish_vma(blueprint, vma)?;
         } else {
             restore_vma(blueprint, vma, &mut batch)?;
             while let Some(guard) = guards.next_if(|guard| guard.end.get() <= vma.end.get()) {

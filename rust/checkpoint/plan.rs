@@ -22,6 +22,7 @@ use kernel::{
 };
 
 use crate::{
+    aio,
     attributes,
     cred,
     files::{
@@ -1077,6 +1078,7 @@ impl Blueprint {
             first = first.and(self.check(record, report));
         }
         first = first.and(hugetlb::check(self, report));
+        first = first.and(aio::check(self, report));
         first = first.and(self.check_usage(report));
         first = first.and(self.check_inherited(report));
         let pids = self.check_pids(report);

@@ -9,7 +9,8 @@
 //! fork(2) and the end of what it made take longer. Where there is no room for that, or something
 //! cannot be copied, the tree is held until all is written.
 //!
-//! The order of the walk: what the tree has open is noted, then what it shares with others; then
+//! The order of the walk: asynchronous I/O in flight is waited for, which writes to memory and to
+//! files; what the tree has open is noted, then what it shares with others; then
 //! each process, with its address space and signal actions, and its tasks, with their descriptor
 //! tables and open files; then what is in queues of sockets, and last what an open file says of
 //! others, which are all in the plan by then ([`Saver::later`]).
@@ -26,6 +27,7 @@ use kernel::{
 };
 
 use crate::{
+    aio,
     donate::Donation,
     files::{
         external::Request,
@@ -527,6 +529,7 @@ pub(crate) fn capture(
         buffer: Buffer::new(),
         copied: None,
     };
+    aio::drain(&mut saver, hold)?;
     let save_files = flags & u64::from(bindings::CHECKPOINT_SAVE_FILES) != 0;
     saver.tree(hold.tasks(), save_files)?;
     hold.verify(saver.report)?;

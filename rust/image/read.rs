@@ -419,6 +419,7 @@ impl<'a, 's> Objects<'a, 's> {
                             let expected = match kind {
                                 Some(Kind::Shmem) => vma_kind::SHMEM,
                                 Some(Kind::Hugetlb) => vma_kind::HUGETLB,
+                                Some(Kind::AioContext) => vma_kind::AIO,
                                 _ => vma_kind::FILE,
                             };
                             if vma.kind.get() != expected {

@@ -5,6 +5,7 @@
 use zerocopy::{
     little_endian::{
         I32,
+        I64,
         U32,
         U64, //
     },
@@ -290,8 +291,93 @@ pub mod vma_kind {
     pub const SPECIAL: u32 = 5;
     /// Huge pages.
     pub const HUGETLB: u32 = 6;
+    /// The ring of a context of asynchronous I/O.
+    pub const AIO: u32 = 7;
     /// Their names, the first for 1.
-    pub const NAMES: &[&str] = &["anon", "file", "shmem", "vdso", "special", "hugetlb"];
+    pub const NAMES: &[&str] = &["anon", "file", "shmem", "vdso", "special", "hugetlb", "aio"];
+}
+
+layout! {
+    /// A context of asynchronous I/O, io_setup(2), with no request in flight. Its number is the
+    /// address at which its ring is mapped. The tail is an array of AioEvent: what is in the ring,
+    /// whether it has been read or not.
+    pub struct AioContext {
+        /// How many requests io_setup(2) was told.
+        pub max_reqs: U32 => Check::Range(1, 0x7fff_ffff),
+        /// For how many events the ring has room. It fills its pages, with a head as long as an
+        /// event.
+        pub slots: U32 => Check::Range(127, (1 << 23) - 1),
+        /// The slot of the next event to be read.
+        pub head: U32,
+        /// The slot of the next event to come; if it is `head`, all have been read.
+        pub tail: U32,
+        /// Number of events in the tail.
+        pub count: U32,
+        /// Zero.
+        pub reserved: U32 => Check::Zero,
+    }
+}
+
+layout! {
+    /// What is in one slot of a ring, unless it is zero.
+    pub struct AioEvent {
+        /// Number of the slot.
+        pub slot: U32,
+        /// Zero.
+        pub reserved: U32 => Check::Zero,
+        /// What the request had as aio_data.
+        pub data: U64,
+        /// Address of the request.
+        pub obj: U64,
+        /// Its result.
+        pub res: I64,
+        /// And the second one.
+        pub res2: I64,
+    }
+}
+
+static AIO_EVENT: ItemInfo = item::<AioEvent>();
+
+record!(
+    AioContext,
+    object: true,
+    tail: Tail::Items(&AIO_EVENT, Count::Field(core::mem::offset_of!(AioContext, count))),
+    check: |context, tail| {
+        let events = <[AioEvent]>::ref_from_bytes(tail).map_err(|_| "the tail has a wrong length")?;
+        let slots = context.slots.get();
+        if u64::from(slots + 1) * AioContext::EVENT % u64::from(PAGE_SIZE) != 0 {
+            return Err("a ring that does not fill its pages");
+        }
+        // The kernel makes one for twice as many requests, or for so many a processor.
+        let least = u64::from(context.max_reqs.get()) * 2 + 2;
+        let most = least.max(AioContext::PROCESSORS) * AioContext::EVENT + u64::from(PAGE_SIZE);
+        if u64::from(slots) < least || u64::from(slots) * AioContext::EVENT > most {
+            return Err("a ring of impossible size");
+        }
+        if context.head.get() >= slots || context.tail.get() >= slots {
+            return Err("a place outside the ring");
+        }
+        let ascend = |pair: &[AioEvent]| matches!(pair, [a, b] if a.slot.get() < b.slot.get());
+        if !events.windows(2).all(ascend)
+            || events.last().is_some_and(|last| last.slot.get() >= slots)
+        {
+            return Err("the events do not ascend in the ring");
+        }
+        Ok(())
+    }
+);
+
+impl ArrayRecord for AioContext {
+    type Item = AioEvent;
+}
+
+impl AioContext {
+    /// Most events in one record.
+    pub const MAX_EVENTS: usize = 400_000;
+    /// Length of an event in the ring in bytes.
+    const EVENT: u64 = 32;
+    /// Most slots of a ring for few requests: eight a processor, of which there are 8192 at most.
+    const PROCESSORS: u64 = 8 * 8192 + 2;
 }
 
 layout! {
@@ -318,9 +404,10 @@ layout! {
         /// Bits of `vma_flags`.
         pub flags: U32 => Check::Bits(vma_flags::ALL),
         /// What is mapped: 1 private anonymous memory, 2 a file, 3 shared anonymous memory, 4 the
-        /// vdso's code, 5 what the kernel maps beside it, 6 huge pages.
-        pub kind: U32 => Check::Range(1, 6),
-        /// Id of the file (kind 2), Shmem (kind 3) or Hugetlb (kind 6), else 0.
+        /// vdso's code, 5 what the kernel maps beside it, 6 huge pages, 7 the ring of a context of
+        /// asynchronous I/O.
+        pub kind: U32 => Check::Range(1, 7),
+        /// Id of the file (kind 2), Shmem (kind 3), Hugetlb (kind 6) or AioContext (kind 7), else 0.
         pub object: U32
             => Check::IdOrNone(&[
                 Kind::FileRegular,
@@ -328,6 +415,7 @@ layout! {
                 Kind::FileUnnamed,
                 Kind::Shmem,
                 Kind::Hugetlb,
+                Kind::AioContext,
             ]),
         /// Id of its name, 0 if it has none.
         pub name: U32 => Check::IdOrNone(&[Kind::AnonName]),
@@ -369,7 +457,7 @@ record!(
             }
             let has_object = matches!(
                 vma.kind.get(),
-                vma_kind::FILE | vma_kind::SHMEM | vma_kind::HUGETLB
+                vma_kind::FILE | vma_kind::SHMEM | vma_kind::HUGETLB | vma_kind::AIO
             );
             if has_object != (vma.object.get() != 0) {
                 return Err("a mapping and its object do not match");

@@ -212,6 +212,8 @@ kinds! {
     Guards = 90,
     /// Huge pages.
     Hugetlb = 91,
+    /// A context of asynchronous I/O.
+    AioContext = 94,
     /// A run of memory pages; their data follows the record.
     Pages = 0x100,
     /// Pages that an address space has in common with others, copy-on-write.

@@ -5,6 +5,7 @@
 #ifndef _LINUX_CHECKPOINT_H
 #define _LINUX_CHECKPOINT_H
 
+#include <linux/aio_abi.h>
 #include <linux/anon_inodes.h>
 #include <linux/bvec.h>
 #include <linux/checkpoint_hold.h>

@@ -18,6 +18,7 @@ struct epoll_params;
 struct file;
 struct mempolicy;
 struct inode;
+struct io_event;
 struct inotify_event;
 struct mm_struct;
 struct net;
@@ -75,6 +76,33 @@ struct n_tty_state {
 
 int n_tty_get_state(struct tty_struct *tty, struct n_tty_state *state);
 int n_tty_set_state(struct tty_struct *tty, const struct n_tty_state *state);
+
+/* fs/aio.c */
+
+/**
+ * struct aio_state - a context of asynchronous I/O with no request in flight
+ * @address:	of its ring, which is the number of the context, too
+ * @max_reqs:	what io_setup(2) was told
+ * @slots:	for how many events its ring has room
+ * @head:	the slot of the next event to be read
+ * @tail:	the slot of the next event to come
+ */
+struct aio_state {
+	unsigned long address;
+	u32 max_reqs;
+	u32 slots;
+	u32 head;
+	u32 tail;
+};
+
+bool is_file_aio_ring(struct file *file);
+unsigned int aio_count_contexts(struct mm_struct *mm);
+int aio_drain(struct mm_struct *mm, long timeout);
+int aio_get_state(struct file *file, struct aio_state *state);
+int aio_get_events(struct file *file, unsigned int first, unsigned int count,
+		   struct io_event *events);
+bool aio_has_room(unsigned long nr);
+int aio_restore_context(const struct aio_state *state);
 
 /* fs/eventfd.c */
 struct file *eventfd_create_file(u64 count, int flags);

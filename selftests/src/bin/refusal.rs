@@ -59,7 +59,6 @@ const SUITE: Suite = Suite {
         Refusal::new("semaphore-undo", semaphore_undo, &["SysV semaphore undo"]),
         Refusal::new("keyring", keyring, &["keyring"]),
         Refusal::new("device-memory", device_memory, &["device memory"]),
-        Refusal::new("aio-context", aio_context, &["aio"]),
         Refusal::new("uts-namespace", uts_namespace, &["uts namespace"]),
         Refusal::new("user-namespace", user_namespace, &["user namespace"]),
         Refusal::new(
@@ -338,19 +337,6 @@ fn device_memory(v: &Victim) -> Result<()> {
         }
     }
     skip("no PCI device has memory")
-}
-
-fn aio_context(v: &Victim) -> Result<()> {
-    let mut context = 0u64;
-    // SAFETY: the context is valid for writing.
-    match cvt(unsafe { libc::syscall(libc::SYS_io_setup, 1, &mut context) }) {
-        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => return skip("no aio"),
-        other => other?,
-    };
-    v.stand()?;
-    // SAFETY: the context is that of above.
-    cvt(unsafe { libc::syscall(libc::SYS_io_destroy, context) })?;
-    Ok(())
 }
 
 fn uts_namespace(v: &Victim) -> Result<()> {

@@ -74,6 +74,7 @@ const DEBIAN: &str = "/debian";
 /// What programs do not run beside others, nor in a pid namespace of their own: they look at the whole
 /// machine, or change it.
 const ALONE: &[&str] = &[
+    "aio",
     "hold",
     "hugetlb",
     "leftovers",

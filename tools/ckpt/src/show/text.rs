@@ -298,6 +298,10 @@ impl Show<'_, '_> {
                 }
                 None => String::new(),
             },
+            vma_kind::AIO => match self.objects.get_as::<AioContext>(vma.object.get()) {
+                Some((context, _)) => format!("[aio] {} requests", context.max_reqs),
+                None => "[aio]".into(),
+            },
             vma_kind::VDSO => "[vdso]".into(),
             vma_kind::SPECIAL => "[special]".into(),
             _ if flags & vma_flags::GROWSDOWN != 0 => "[stack]".into(),

@@ -659,6 +659,24 @@ pub fn tree() -> Vec<u8> {
     let rw = vma_flags::READ | vma_flags::WRITE | vma_flags::MAYREAD | vma_flags::MAYWRITE;
     let rx = vma_flags::READ | vma_flags::EXEC | vma_flags::MAYREAD | vma_flags::MAYEXEC;
     let shared = rw | vma_flags::SHARED | vma_flags::MAYSHARE;
+    let event = AioEvent {
+        slot: 3.into(),
+        data: 7.into(),
+        obj: 0x1000.into(),
+        res: 512.into(),
+        ..FromZeros::new_zeroed()
+    };
+    let aio = b.object(
+        &AioContext {
+            max_reqs: 8.into(),
+            slots: 127.into(),
+            head: 3.into(),
+            tail: 4.into(),
+            count: 1.into(),
+            ..FromZeros::new_zeroed()
+        },
+        &[event.as_bytes()],
+    );
     let huge = b.object(
         &Hugetlb {
             size: (4 << 20).into(),
@@ -678,6 +696,7 @@ pub fn tree() -> Vec<u8> {
     let mut vmas = [
         vma(0x40_0000, 4, vma_kind::FILE, exe, rx),
         vma(0x50_0000, 32, vma_kind::ANON, 0, rw),
+        vma(0x7d00_0000_0000, 1, vma_kind::AIO, aio, rw),
         vma(0x7e00_0000_0000, 1024, vma_kind::HUGETLB, huge, rw),
         vma(0x7f00_0000_0000, 2, vma_kind::SHMEM, shmem, shared),
         vma(0x7f00_0000_2000, 1, vma_kind::FILE, memfd, shared),
