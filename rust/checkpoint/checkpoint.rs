@@ -30,8 +30,8 @@
 //!   or timerfd. `flc_lock` of an inode, for its locks and leases. The lock of an `f_owner`.
 //! - Asynchronous I/O: `migrate_lock` of a ring, then `completion_lock` of its context.
 //!   `aio_nr_lock`.
-//! - Inotify: `mark_mutex` of the group; `notification_lock`; `idr_lock`; the lock of a dnotify
-//!   mark.
+//! - Inotify and fanotify: `mark_mutex` of the group, then the lock of a connector, then
+//!   `mount_lock`; the lock of a mark; `notification_lock`; `idr_lock`.
 //! - Unix sockets: `iolock`, then that of the queue. State lock, then that of the queue. Inode
 //!   lock, `bindlock`, the table of names. `sk_peer_lock`. `sk_callback_lock`.
 //! - Terminals: `termios_rwsem`, then `output_lock` of the line discipline. `winsize_mutex`.

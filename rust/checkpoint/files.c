@@ -429,6 +429,12 @@ bool checkpoint_path_internal(const struct path *path)
 	return path->mnt->mnt_flags & MNT_INTERNAL;
 }
 
+/* Whether @path is where its mount begins. */
+bool checkpoint_is_mount_root(const struct path *path)
+{
+	return path->dentry == path->mnt->mnt_root;
+}
+
 /* What posix_fadvise(2) has said of the regular file @file and the kernel keeps: FADV_* as bits. */
 unsigned int checkpoint_get_advice(struct file *file)
 {

@@ -254,6 +254,7 @@ impl<'a> Opening<'a> {
             (Kind::Fs, Stage::Early) => fs::open(self, record).map(Some),
             (Kind::ReapedTask, Stage::Early) => files::pidfd::make_reaped(self, record).map(Some),
             (Kind::InotifyWatch, Stage::Early) => files::inotify::find(self, record).map(Some),
+            (Kind::FanotifyMark, Stage::Early) => files::fanotify::find(self, record).map(Some),
             (kind, stage) => files::opener(kind, stage)
                 .map(|open| open(self, record))
                 .transpose(),

@@ -195,7 +195,7 @@ fn save_watch(
 }
 
 /// A path from the caller's root that leads to `inode`, if the kernel knows one.
-fn path(inode: *mut bindings::inode) -> Result<Option<files::Path>> {
+pub(crate) fn path(inode: *mut bindings::inode) -> Result<Option<files::Path>> {
     let mut path = bindings::path::default();
     // SAFETY: The caller has a reference to the inode.
     if to_result(unsafe { bindings::checkpoint_inode_path(inode, &mut path) }).is_err() {

@@ -59,6 +59,7 @@ pub(crate) mod directory;
 pub(crate) mod epoll;
 pub(crate) mod eventfd;
 pub(crate) mod external;
+pub(crate) mod fanotify;
 pub(crate) mod inotify;
 pub(crate) mod locks;
 pub(crate) mod namespace;
@@ -189,6 +190,12 @@ const KINDS: &[FileKind] = &[
         back: Back::Early(inotify::open),
     },
     FileKind {
+        kind: Kind::FileFanotify,
+        takes: fanotify::takes,
+        save: fanotify::save,
+        back: Back::Early(fanotify::open),
+    },
+    FileKind {
         kind: Kind::FileRegular,
         takes: regular::takes,
         save: regular::save,
@@ -205,6 +212,7 @@ const STARTS: &[(Kind, Link)] = &[
     (Kind::FileTimerfd, timerfd::start),
     (Kind::InotifyEvent, inotify::queue),
     (Kind::InotifyWatch, inotify::watch),
+    (Kind::FanotifyMark, fanotify::mark),
 ];
 
 fn find(rows: &[(Kind, Link)], kind: Kind) -> Option<Link> {

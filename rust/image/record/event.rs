@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-//! Descriptors that tell events: eventfd, timerfd, signalfd, epoll, inotify.
+//! Descriptors that tell events: eventfd, timerfd, signalfd, epoll, inotify, fanotify.
 
 use zerocopy::{
     little_endian::{
@@ -367,3 +367,166 @@ record!(InotifyWatch, object: true, tail: Tail::Path, check: |watch, _| {
     }
     Ok(())
 });
+
+bits! {
+    /// Bits of [`FileFanotify::init_flags`].
+    pub mod fanotify_flags {
+        /// FAN_CLOEXEC.
+        CLOEXEC = 0,
+        /// FAN_NONBLOCK.
+        NONBLOCK = 1,
+        /// FAN_CLASS_CONTENT.
+        CONTENT = 2,
+        /// FAN_CLASS_PRE_CONTENT.
+        PRE_CONTENT = 3,
+        /// FAN_UNLIMITED_QUEUE.
+        UNLIMITED_QUEUE = 4,
+        /// FAN_UNLIMITED_MARKS.
+        UNLIMITED_MARKS = 5,
+        /// FAN_ENABLE_AUDIT.
+        ENABLE_AUDIT = 6,
+        /// FAN_REPORT_PIDFD.
+        REPORT_PIDFD = 7,
+        /// FAN_REPORT_TID.
+        REPORT_TID = 8,
+        /// FAN_REPORT_FID.
+        REPORT_FID = 9,
+        /// FAN_REPORT_DIR_FID.
+        REPORT_DIR_FID = 10,
+        /// FAN_REPORT_NAME.
+        REPORT_NAME = 11,
+        /// FAN_REPORT_TARGET_FID.
+        REPORT_TARGET_FID = 12,
+        /// FAN_REPORT_FD_ERROR.
+        REPORT_FD_ERROR = 13,
+        /// FAN_REPORT_MNT.
+        REPORT_MNT = 14,
+        /// It was made without CAP_SYS_ADMIN, and does not tell of other processes.
+        UNPRIVILEGED = 15,
+    }
+}
+
+/// Bits of [`FileFanotify::event_flags`].
+const FANOTIFY_EVENT_FLAGS: u32 = file_flags::READ
+    | file_flags::WRITE
+    | file_flags::APPEND
+    | file_flags::NONBLOCK
+    | file_flags::SYNC
+    | file_flags::DSYNC
+    | file_flags::NOATIME
+    | file_flags::LARGEFILE
+    | file_flags::OPENED_CLOEXEC;
+
+layout! {
+    /// A fanotify group that has told all its events. What it watches is in records of its own.
+    pub struct FileFanotify {
+        /// Bits of `file_flags`.
+        pub flags: U32 => Check::Bits(file_flags::ALL),
+        /// Bits of `fanotify_flags`.
+        pub init_flags: U32 => Check::Bits(fanotify_flags::ALL),
+        /// How files are opened that come with events: bits of `file_flags`.
+        pub event_flags: U32 => Check::Bits(FANOTIFY_EVENT_FLAGS),
+        /// Zero.
+        pub reserved: U32 => Check::Zero,
+    }
+}
+
+record!(FileFanotify, object: true, tail: Tail::None, check: |group, _| {
+    if group.event_flags.get() & (file_flags::READ | file_flags::WRITE) == 0 {
+        return Err("files of events that are open for nothing");
+    }
+    Ok(())
+});
+
+bits! {
+    /// Bits of [`FanotifyMark::mask`] and [`FanotifyMark::ignore_mask`].
+    pub mod fanotify_mask {
+        /// FAN_ACCESS.
+        ACCESS = 0,
+        /// FAN_MODIFY.
+        MODIFY = 1,
+        /// FAN_ATTRIB.
+        ATTRIB = 2,
+        /// FAN_CLOSE_WRITE.
+        CLOSE_WRITE = 3,
+        /// FAN_CLOSE_NOWRITE.
+        CLOSE_NOWRITE = 4,
+        /// FAN_OPEN.
+        OPEN = 5,
+        /// FAN_MOVED_FROM.
+        MOVED_FROM = 6,
+        /// FAN_MOVED_TO.
+        MOVED_TO = 7,
+        /// FAN_CREATE.
+        CREATE = 8,
+        /// FAN_DELETE.
+        DELETE = 9,
+        /// FAN_DELETE_SELF.
+        DELETE_SELF = 10,
+        /// FAN_MOVE_SELF.
+        MOVE_SELF = 11,
+        /// FAN_OPEN_EXEC.
+        OPEN_EXEC = 12,
+        /// FAN_FS_ERROR.
+        FS_ERROR = 13,
+        /// FAN_OPEN_PERM.
+        OPEN_PERM = 14,
+        /// FAN_ACCESS_PERM.
+        ACCESS_PERM = 15,
+        /// FAN_OPEN_EXEC_PERM.
+        OPEN_EXEC_PERM = 16,
+        /// FAN_PRE_ACCESS.
+        PRE_ACCESS = 17,
+        /// FAN_RENAME.
+        RENAME = 18,
+        /// FAN_EVENT_ON_CHILD.
+        EVENT_ON_CHILD = 19,
+        /// FAN_ONDIR.
+        ONDIR = 20,
+    }
+}
+
+bits! {
+    /// Bits of [`FanotifyMark::flags`].
+    pub mod fanotify_mark_flags {
+        /// FAN_MARK_IGNORED_SURV_MODIFY.
+        SURV_MODIFY = 0,
+        /// FAN_MARK_EVICTABLE.
+        EVICTABLE = 1,
+        /// FAN_MARK_IGNORE, unlike FAN_MARK_IGNORED_MASK.
+        IGNORE = 2,
+    }
+}
+
+/// Values of [`FanotifyMark::ty`].
+pub mod fanotify_mark {
+    /// A file or directory.
+    pub const INODE: u32 = 1;
+    /// A mount.
+    pub const MOUNT: u32 = 2;
+    /// A file system.
+    pub const FILESYSTEM: u32 = 3;
+    /// Their names, the first for 1.
+    pub const NAMES: &[&str] = &["inode", "mount", "filesystem"];
+}
+
+layout! {
+    /// What a fanotify group watches. The tail is its absolute path: of a mount its root, of a file
+    /// system the root of a mount of it.
+    pub struct FanotifyMark {
+        /// Id of the FileFanotify.
+        pub fanotify: U32 => Check::Id(&[Kind::FileFanotify]),
+        /// What it is: 1 a file or directory, 2 a mount, 3 a file system.
+        pub ty: U32 => Check::Range(1, 3),
+        /// Bits of `fanotify_mask`: the events.
+        pub mask: U32 => Check::Bits(fanotify_mask::ALL),
+        /// The same: the events that are ignored.
+        pub ignore_mask: U32 => Check::Bits(fanotify_mask::ALL),
+        /// Bits of `fanotify_mark_flags`.
+        pub flags: U32 => Check::Bits(fanotify_mark_flags::ALL),
+        /// Type and permissions as stat(2) has them.
+        pub mode: U32,
+    }
+}
+
+record!(FanotifyMark, object: true, tail: Tail::Path);

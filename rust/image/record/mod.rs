@@ -184,6 +184,10 @@ kinds! {
     InotifyWatch = 47,
     /// A task that has been reaped, of which there are pidfds.
     ReapedTask = 48,
+    /// A fanotify group.
+    FileFanotify = 52,
+    /// What a fanotify group watches.
+    FanotifyMark = 53,
     /// A regular file without a name, such as an unlinked one or a memfd.
     Unnamed = 72,
     /// An open file without a name.
@@ -251,6 +255,7 @@ pub const OPEN_FILES: &[Kind] = &[
     Kind::FileTimerfd,
     Kind::FileSignalfd,
     Kind::FileInotify,
+    Kind::FileFanotify,
     Kind::FileUnnamed,
     Kind::FileTty,
     Kind::FileProc,

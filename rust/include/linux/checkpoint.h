@@ -57,6 +57,7 @@
 #include <asm/vdso.h>
 #include <uapi/linux/checkpoint.h>
 #include <uapi/linux/fadvise.h>
+#include <uapi/linux/fanotify.h>
 #include <uapi/linux/major.h>
 #include <uapi/linux/memfd.h>
 #include <uapi/linux/sched/types.h>
@@ -303,6 +304,7 @@ pid_t checkpoint_proc_pid(struct file *file);
 u32 checkpoint_ns_type(struct file *file);
 int checkpoint_ns_path(pid_t nr, u32 type, struct path *path);
 bool checkpoint_path_internal(const struct path *path);
+bool checkpoint_is_mount_root(const struct path *path);
 unsigned int checkpoint_get_advice(struct file *file);
 struct file *checkpoint_open_contents(struct file *file);
 struct page *checkpoint_file_page(struct file *file, pgoff_t index);

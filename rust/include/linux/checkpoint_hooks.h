@@ -7,6 +7,7 @@
 #define _LINUX_CHECKPOINT_HOOKS_H
 
 #include <linux/nodemask_types.h>
+#include <linux/path.h>
 #include <linux/signal_types.h>
 #include <linux/types.h>
 #include <linux/uidgid_types.h>
@@ -22,7 +23,6 @@ struct io_event;
 struct inotify_event;
 struct mm_struct;
 struct net;
-struct path;
 struct pid;
 struct nodemask_scratch;
 struct prctl_mm_map;
@@ -140,6 +140,47 @@ int epoll_set_params(struct file *file, const struct epoll_params *params);
 
 /* fs/namespace.c */
 bool dentry_mounted_path(struct dentry *dentry, struct path *path);
+
+/* fs/notify/fanotify/fanotify_user.c */
+
+/**
+ * struct fanotify_group_state - how a fanotify group was made
+ * @flags:		as fanotify_init(2) was told
+ * @event_f_flags:	the same
+ * @unprivileged:	it does not tell of other processes
+ */
+struct fanotify_group_state {
+	u32 flags;
+	u32 event_f_flags;
+	bool unprivileged;
+};
+
+/**
+ * struct fanotify_mark_state - what a fanotify group watches
+ * @path:		to the root of a mount, or of one of a file system; to an inode when it is
+ *			restored
+ * @inode:		an inode
+ * @type:		FAN_MARK_INODE, FAN_MARK_MOUNT, FAN_MARK_FILESYSTEM, FAN_MARK_MNTNS
+ * @flags:		those of fanotify_mark(2) that a mark keeps
+ * @mask:		the events
+ * @ignore_mask:	the events that it ignores
+ */
+struct fanotify_mark_state {
+	struct path path;
+	struct inode *inode;
+	u32 type;
+	u32 flags;
+	u32 mask;
+	u32 ignore_mask;
+};
+
+struct file *fanotify_create_file(unsigned int flags, unsigned int event_f_flags);
+bool is_file_fanotify(struct file *file);
+int fanotify_get_group(struct file *file, struct fanotify_group_state *state);
+unsigned int fanotify_get_marks(struct file *file, struct fanotify_mark_state *marks,
+				unsigned int max);
+void fanotify_set_unprivileged(struct file *file);
+int fanotify_restore_mark(struct file *file, const struct fanotify_mark_state *state);
 
 /* fs/notify/inotify/inotify_user.c */
 

@@ -79,7 +79,6 @@ const SUITE: Suite = Suite {
         Refusal::new("cpuid", cpuid, &["ARCH_SET_CPUID"]),
         Refusal::new("speculation", speculation, &["PR_SET_SPECULATION_CTRL"]),
         Refusal::new("dnotify", dnotify, &["dnotify"]),
-        Refusal::new("fanotify", fanotify, &["fanotify"]),
     ],
     customs: &[
         Custom {
@@ -223,12 +222,6 @@ fn dnotify(v: &Victim) -> Result<()> {
     let dir = open(&path, O_CLOEXEC)?;
     sys::fcntl(&dir, libc::F_NOTIFY, DN_RENAME)?;
     stand_with(v, &dir)
-}
-
-fn fanotify(v: &Victim) -> Result<()> {
-    // SAFETY: no memory is involved.
-    let fd = unsafe { libc::fanotify_init(libc::FAN_CLOEXEC, O_RDWR as libc::c_uint) };
-    stand_with(v, &descriptor("fanotify", fd.into())?)
 }
 
 fn userfaultfd(v: &Victim) -> Result<()> {

@@ -75,6 +75,7 @@ const DEBIAN: &str = "/debian";
 /// machine, or change it.
 const ALONE: &[&str] = &[
     "aio",
+    "fanotify",
     "hold",
     "hugetlb",
     "leftovers",

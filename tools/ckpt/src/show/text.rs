@@ -481,6 +481,7 @@ fn file(record: &RecordRef<'_>, objects: &Objects<'_, '_>) -> String {
             format!("timerfd  {clock}, {state}")
         }),
         Kind::FileInotify => Ok("inotify".into()),
+        Kind::FileFanotify => Ok("fanotify".into()),
         Kind::FileSignalfd => record
             .get::<FileSignalfd>()
             .map(|(file, _)| format!("signalfd  {:#018x}", file.mask.get())),

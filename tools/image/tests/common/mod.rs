@@ -538,6 +538,24 @@ pub fn tree() -> Vec<u8> {
         mode: 0o040755.into(),
     };
     b.object(&watch, &[b"/home"]);
+    let fanotify = b.object(
+        &FileFanotify {
+            flags: (file_flags::READ | file_flags::WRITE).into(),
+            init_flags: (fanotify_flags::REPORT_FID | fanotify_flags::CLOEXEC).into(),
+            event_flags: file_flags::READ.into(),
+            ..FromZeros::new_zeroed()
+        },
+        &[],
+    );
+    let mark = FanotifyMark {
+        fanotify: fanotify.into(),
+        ty: fanotify_mark::MOUNT.into(),
+        mask: (fanotify_mask::OPEN | fanotify_mask::ONDIR).into(),
+        ignore_mask: fanotify_mask::ACCESS.into(),
+        flags: fanotify_mark_flags::SURV_MODIFY.into(),
+        mode: 0o040755.into(),
+    };
+    b.object(&mark, &[b"/home"]);
     let epoll = b.object(
         &FileEpoll {
             flags: (file_flags::READ | file_flags::WRITE).into(),
@@ -582,6 +600,7 @@ pub fn tree() -> Vec<u8> {
         (18, inotify),
         (19, reaped),
         (20, namespace),
+        (21, fanotify),
     ]
     .map(|(fd, file)| Fd {
         fd: fd.into(),
