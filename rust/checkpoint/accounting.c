@@ -4,6 +4,7 @@
  * mode yet, and sleep.
  */
 #include <linux/checkpoint.h>
+#include <linux/task_io_accounting_ops.h>
 
 /* The most pages that the process of @task had in memory, now or before its last exec. */
 unsigned long checkpoint_maxrss(struct task_struct *task)
@@ -16,6 +17,50 @@ unsigned long checkpoint_maxrss(struct task_struct *task)
 		mmput(mm);
 	}
 	return maxrss;
+}
+
+/*
+ * What the threads of @task's process have used that have ended, or, as workers of io_uring, do not
+ * come back.
+ */
+void checkpoint_ended_usage(struct task_struct *task, struct checkpoint_usage *sum)
+{
+	struct signal_struct *signal = task->signal;
+	struct task_struct *t;
+	unsigned long flags;
+
+	/* It keeps threads from ending. Who has been reaped has none. */
+	const bool locked = lock_task_sighand(task, &flags);
+
+	sum->utime = signal->utime;
+	sum->stime = signal->stime;
+	sum->gtime = signal->gtime;
+	sum->runtime = signal->sum_sched_runtime;
+	sum->nvcsw = signal->nvcsw;
+	sum->nivcsw = signal->nivcsw;
+	sum->min_flt = signal->min_flt;
+	sum->maj_flt = signal->maj_flt;
+	sum->inblock = signal->inblock;
+	sum->oublock = signal->oublock;
+	sum->ioac = signal->ioac;
+	if (!locked)
+		return;
+	__for_each_thread(signal, t) {
+		if (!(t->flags & PF_IO_WORKER))
+			continue;
+		sum->utime += t->utime;
+		sum->stime += t->stime;
+		sum->gtime += t->gtime;
+		sum->runtime += t->se.sum_exec_runtime;
+		sum->nvcsw += t->nvcsw;
+		sum->nivcsw += t->nivcsw;
+		sum->min_flt += t->min_flt;
+		sum->maj_flt += t->maj_flt;
+		sum->inblock += task_io_get_inblock(t);
+		sum->oublock += task_io_get_oublock(t);
+		task_io_accounting_add(&sum->ioac, &t->ioac);
+	}
+	unlock_task_sighand(task, &flags);
 }
 
 /* CPU-time timers and RLIMIT_CPU count on from what the threads of @task have used. */

@@ -29,15 +29,6 @@ static bool has_perf_events(struct task_struct *task)
 #endif
 }
 
-static bool has_io_uring(struct task_struct *task)
-{
-#ifdef CONFIG_IO_URING
-	return task->io_uring;
-#else
-	return false;
-#endif
-}
-
 static bool has_thread_area(struct task_struct *task)
 {
 	return memchr_inv(task->thread.tls_array, 0, sizeof(task->thread.tls_array));
@@ -191,7 +182,6 @@ static const struct {
 } task_blockers[] = {
 	{ has_semaphore_undo, "SysV semaphore undo" },
 	{ has_perf_events, "perf event" },
-	{ has_io_uring, "io_uring" },
 	{ has_thread_area, "32-bit thread area", true },
 	{ has_shadow_stack, "shadow stack", true },
 	{ has_faulting_cpuid, "ARCH_SET_CPUID", true },

@@ -36,6 +36,8 @@
 //!   lock, `bindlock`, the table of names. `sk_peer_lock`. `sk_callback_lock`.
 //! - Terminals: `termios_rwsem`, then `output_lock` of the line discipline. `winsize_mutex`.
 //!   `flow.lock`. `ctrl.lock`. The lock of the flip buffer. Not `tty_lock()`: see `tty.c`.
+//! - Rings of io_uring: `uring_lock`; `tctx_lock`; the `mmap_lock` of a ring, after that of an address
+//!   space, then page table locks.
 //! - Inodes: their lock, where owner, permissions, times or size are set.
 //!
 //! The mutex in [`plan::Blueprint`] guards its open files. Nothing is opened, used or closed under

@@ -74,12 +74,15 @@ int checkpoint_task_access(struct task_struct *t, bool settled)
 	return may ? 0 : -EPERM;
 }
 
+/* Not the workers of io_uring: they have nothing of their own while no request is in flight. */
 static size_t add_process(struct signal_struct *signal, struct task_struct **tasks, size_t n,
 			  size_t max)
 {
 	struct task_struct *t;
 
 	__for_each_thread(signal, t) {
+		if (t->flags & PF_IO_WORKER)
+			continue;
 		if (n < max)
 			tasks[n] = get_task_struct(t);
 		n++;

@@ -301,7 +301,7 @@ size_t checkpoint_table_users(struct task_struct *task, enum checkpoint_table ta
 
 /*
  * Fill @pids with the numbers of the tasks that have the same table as @task, as current sees them,
- * and return how many they are, @max at most.
+ * and return how many they are, @max at most. Workers of io_uring are part of their task.
  */
 size_t checkpoint_find_users(struct task_struct *task, enum checkpoint_table table, pid_t *pids,
 			     size_t max)
@@ -314,7 +314,8 @@ size_t checkpoint_find_users(struct task_struct *task, enum checkpoint_table tab
 		return 0;
 	guard(rcu)();
 	for_each_process_thread(process, thread) {
-		if (checkpoint_table(thread, table) == wanted && n < max)
+		if (checkpoint_table(thread, table) == wanted && !(thread->flags & PF_IO_WORKER) &&
+		    n < max)
 			pids[n++] = task_pid_vnr(thread);
 	}
 	return n;

@@ -882,6 +882,13 @@ fn save_vma(
         // What is mapped says so.
         kernel_flags &= !(huge | bit(bindings::VMA_DONTEXPAND_BIT));
     }
+    if vma.file().is_some_and(|file| files::uring::is_ring(&file)) {
+        // SAFETY: The address space is locked.
+        if !unsafe { files::uring::check_mapping(saver, place, vma.vma.as_ptr()) } {
+            return Ok(None);
+        }
+        kernel_flags &= !files::uring::VMA_FLAGS;
+    }
     let flags = match image_flags(kernel_flags) {
         Ok(flags) => flags,
         Err(Some(name)) => {
@@ -1224,15 +1231,21 @@ fn restore_vma(blueprint: &Blueprint, vma: &Vma, batch: &mut Batch) -> Result {
     } else {
         bindings::MAP_PRIVATE
     };
-    let (file, offset) = match vma.kind.get() {
-        vma_kind::ANON => {
+    let file = match vma.kind.get() {
+        vma_kind::ANON => None,
+        _ => Some(blueprint.file(vma.object.get())?),
+    };
+    if let Some(ring) = file.as_ref().filter(|file| files::uring::is_ring(file)) {
+        let map = map_of(blueprint, vma)?;
+        // SAFETY: The current task runs in its address space; `ring` is valid.
+        return to_result(unsafe { bindings::checkpoint_map_ring(&map, ring.as_ptr()) });
+    }
+    let (file, offset) = match &file {
+        None => {
             map |= bindings::MAP_ANONYMOUS;
             (core::ptr::null_mut(), 0)
         }
-        _ => (
-            blueprint.file(vma.object.get())?.as_ptr(),
-            usize::try_from(vma.offset.get())?,
-        ),
+        Some(file) => (file.as_ptr(), usize::try_from(vma.offset.get())?),
     };
     // SAFETY: `file` is null or valid; the kernel checks the rest as for mmap(2).
     let at = unsafe {

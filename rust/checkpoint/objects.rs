@@ -32,6 +32,8 @@ pub(crate) enum Class {
     Process,
     /// The `struct pid` of a task that has been reaped.
     Reaped,
+    /// The `struct io_ring_ctx` of an io_uring, 0 for one that was refused.
+    Ring,
 }
 
 /// What is known of one object.

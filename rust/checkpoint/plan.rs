@@ -71,6 +71,9 @@ use crate::{
             Timer,
             Timers,
             TtyQueue,
+            UringMemory,
+            UringState,
+            UringUser,
             Usage,
             Vma,
             Vmas,
@@ -300,6 +303,8 @@ pub(crate) struct TaskPlan {
     usage: Option<Index>,
     dispatch: Option<Index>,
     scheduling: Option<Index>,
+    /// Rings of io_uring that it has used: numbers of the record and of the item.
+    rings: KVVec<(Index, usize)>,
 }
 
 /// The bytes of a plan and what is known of them.
@@ -504,6 +509,7 @@ impl Blueprint {
                         usage: None,
                         dispatch: None,
                         scheduling: None,
+                        rings: KVVec::new(),
                     };
                     self.tasks.push(task, GFP_KERNEL_ACCOUNT)?;
                 }
@@ -587,6 +593,7 @@ impl Blueprint {
         if self.by_tid.windows(2).any(twice) {
             return Err(EINVAL);
         }
+        self.find_ring_users()?;
         self.find_creators(&position)
     }
 
@@ -596,6 +603,23 @@ impl Blueprint {
             let index = self.objects.index(id).ok_or(EINVAL)?;
             let owner = self.owner.get_mut(index).ok_or(EINVAL)?;
             *owner = number.min(*owner);
+        }
+        Ok(())
+    }
+
+    /// Finds out which rings each task has used.
+    fn find_ring_users(&mut self) -> Result {
+        for at in 0..self.records.len() {
+            let record = self.records.get(at).ok_or(EINVAL)?;
+            if record.kind != Kind::UringState {
+                continue;
+            }
+            let (_, users) = record.get_array::<UringState>().map_err(|_| EINVAL)?;
+            for (number, user) in users.iter().enumerate() {
+                let task = self.by_tid(user.tid.get()).ok_or(EINVAL)?;
+                let task = self.tasks.get_mut(task).ok_or(EINVAL)?;
+                task.rings.push((at, number), GFP_KERNEL_ACCOUNT)?;
+            }
         }
         Ok(())
     }
@@ -708,7 +732,7 @@ impl Blueprint {
         Err(EINVAL)
     }
 
-    fn by_tid(&self, tid: Pid) -> Option<usize> {
+    pub(crate) fn by_tid(&self, tid: Pid) -> Option<usize> {
         let at = self
             .by_tid
             .binary_search_by_key(&tid, |(tid, _)| *tid)
@@ -850,6 +874,32 @@ impl Blueprint {
                 let (of, items) = self.records.get(*at)?.get_array::<EpollItems>().ok()?;
                 Some((of.epoll.get(), items.get(*number)?))
             })
+    }
+
+    /// Rings that task number `index` has used: their ids, and how.
+    pub(crate) fn rings_of(&self, index: usize) -> impl Iterator<Item = (u32, &UringUser)> {
+        self.tasks
+            .get(index)
+            .into_iter()
+            .flat_map(|task| task.rings.iter())
+            .filter_map(|(at, number)| {
+                let (of, users) = self.records.get(*at)?.get_array::<UringState>().ok()?;
+                Some((of.ring.get(), users.get(*number)?))
+            })
+    }
+
+    /// The states of all rings.
+    pub(crate) fn rings(&self) -> impl Iterator<Item = &UringState> {
+        self.records
+            .iter()
+            .filter_map(|record| Some(record.get_array::<UringState>().ok()?.0))
+    }
+
+    /// The memory of all rings, in parts.
+    pub(crate) fn ring_memory(&self) -> impl Iterator<Item = (&UringMemory, &[u8])> {
+        self.records
+            .iter()
+            .filter_map(|record| record.get::<UringMemory>().ok())
     }
 
     /// Address space `id` and its auxiliary vector.

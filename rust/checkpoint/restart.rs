@@ -469,6 +469,9 @@ impl Tree {
             }
             process::finish(process);
         }
+        for (ring, user) in plan.rings_of(index) {
+            files::uring::restore_own(&*plan.file(ring)?, user)?;
+        }
         attributes::restore_scheduling(record, plan.scheduling(index))?;
         // What it may no longer do after this, it has done.
         let (cred, groups) = plan.cred(record.cred.get())?;
@@ -672,6 +675,34 @@ impl Tree {
                     .map_or(0, |process| process.tgid.get());
                 report.problem(Place::Task(tgid), fmt!("controlling terminal: {err:?}"));
             })?;
+        }
+        Ok(())
+    }
+
+    /// Gives rings of io_uring their state and memory, before they are mapped or polled.
+    fn restore_rings(&self, report: &mut Report) -> Result {
+        let plan = &self.blueprint;
+        for (memory, bytes) in plan.ring_memory() {
+            interrupted()?;
+            files::uring::fill(&*plan.file(memory.ring.get())?, memory, bytes, report)?;
+        }
+        for state in plan.rings() {
+            let issuer = match state.issuer.get() {
+                0 => ptr::null_mut(),
+                tid => self.task(plan.by_tid(tid).ok_or(EINVAL)?)?.as_ptr(),
+            };
+            let mm = match state.mm.get() {
+                0 => None,
+                mm => self.head(plan.owner(mm)?)?,
+            };
+            // SAFETY: The member holds a reference to its task.
+            let mm = mm
+                .map(|head| unsafe { MmRef::of(head.as_ptr()) })
+                .transpose()?;
+            let mm = mm.as_ref().map_or(ptr::null_mut(), MmRef::as_raw);
+            let file = plan.file(state.ring.get())?;
+            // SAFETY: The member holds a reference to its task; the address space is kept.
+            unsafe { files::uring::restore(&file, state, issuer, mm, report) }?;
         }
         Ok(())
     }
@@ -943,6 +974,7 @@ impl Tree {
         self.bury()?;
         self.set_ids()?;
         self.share()?;
+        self.restore_rings(report)?;
         plan.open_late(report)?;
         plan.link(report)?;
         self.exist.complete_all();

@@ -30,6 +30,7 @@ use crate::{
     aio,
     donate::Donation,
     files::{
+        self,
         external::Request,
         survey::Survey,
         unix, //
@@ -319,6 +320,8 @@ impl Saver<'_> {
             self.tasks
                 .try_create_and_insert(held.pid(), held.is_leader(), GFP_KERNEL)?;
         }
+        // Before anything is saved that it could change.
+        files::uring::check(self, tasks)?;
         outside::check(self, tasks)?;
         machine::save(self, tasks)?;
         if save_files {
@@ -346,7 +349,8 @@ impl Saver<'_> {
             }
         }
         unix::finish(self)?;
-        self.rest()
+        self.rest()?;
+        files::uring::finish(self, tasks)
     }
 
     /// Takes the contents of all memory as they are now, for as long as it takes to write them.

@@ -130,26 +130,28 @@ pub(crate) fn save_process(saver: &mut Saver<'_>, leader: &Held, id: u32) -> Res
     // threads or children of it meanwhile.
     let record = unsafe {
         let signal = &*(*task).signal;
+        let mut ended = bindings::checkpoint_usage::default();
+        bindings::checkpoint_ended_usage(task, &mut ended);
         ProcessUsage {
             process: id.into(),
             reserved: 0.into(),
             time: CpuTime {
-                user: signal.utime.into(),
-                system: signal.stime.into(),
-                guest: signal.gtime.into(),
+                user: ended.utime.into(),
+                system: ended.stime.into(),
+                guest: ended.gtime.into(),
             },
-            runtime_ns: signal.sum_sched_runtime.into(),
+            runtime_ns: ended.runtime.into(),
             shown_user: signal.prev_cputime.utime.into(),
             shown_system: signal.prev_cputime.stime.into(),
             counts: Counts {
-                voluntary: (signal.nvcsw as u64).into(),
-                involuntary: (signal.nivcsw as u64).into(),
-                minor_faults: (signal.min_flt as u64).into(),
-                major_faults: (signal.maj_flt as u64).into(),
+                voluntary: (ended.nvcsw as u64).into(),
+                involuntary: (ended.nivcsw as u64).into(),
+                minor_faults: (ended.min_flt as u64).into(),
+                major_faults: (ended.maj_flt as u64).into(),
             },
-            blocks_read: (signal.inblock as u64).into(),
-            blocks_written: (signal.oublock as u64).into(),
-            io: io(&signal.ioac),
+            blocks_read: (ended.inblock as u64).into(),
+            blocks_written: (ended.oublock as u64).into(),
+            io: io(&ended.ioac),
             max_rss: bytes(bindings::checkpoint_maxrss(task)).into(),
             children_time: CpuTime {
                 user: signal.cutime.into(),

@@ -8,6 +8,7 @@
  */
 #include <linux/checkpoint.h>
 #include <linux/cpuset.h>
+#include <linux/io_uring.h>
 #include <linux/khugepaged.h>
 #include <linux/ksm.h>
 #include <linux/mempolicy.h>
@@ -177,6 +178,55 @@ int checkpoint_map_anon(const struct checkpoint_vma *maps, unsigned int count)
 		return -EINTR;
 	for (unsigned int i = 0; i < count && !err; i++)
 		err = map_anon(mm, &maps[i]);
+	mmap_write_unlock(mm);
+	return err;
+}
+
+/**
+ * checkpoint_map_ring - map memory of an io_uring into current
+ * @map:	where, shared
+ * @file:	the ring
+ *
+ * A program gets it wherever the kernel puts it, so that mmap(2) takes no address.
+ *
+ * Return: 0, or what mmap(2) says; -EEXIST where something is mapped.
+ */
+int checkpoint_map_ring(const struct checkpoint_vma *map, struct file *file)
+{
+	const loff_t offset = (loff_t)map->pgoff << PAGE_SHIFT;
+	const unsigned long len = map->end - map->start;
+	struct mm_struct *mm = current->mm;
+	vm_flags_t flags = map->flags & (VM_READ | VM_WRITE);
+	unsigned long prot, at;
+	LIST_HEAD(uf);
+	int err;
+
+	if (!PAGE_ALIGNED(map->start) || !PAGE_ALIGNED(map->end) || map->start >= map->end ||
+	    map->end > TASK_SIZE || map->pgoff > IORING_OFF_SQES >> PAGE_SHIFT ||
+	    (offset != IORING_OFF_SQ_RING && offset != IORING_OFF_CQ_RING &&
+	     offset != IORING_OFF_SQES))
+		return -EINVAL;
+	/* As for all of anonymous inodes. */
+	if (map->flags & VM_EXEC)
+		return -EPERM;
+	prot = (flags & VM_READ ? PROT_READ : 0) | (flags & VM_WRITE ? PROT_WRITE : 0);
+	err = security_mmap_addr(map->start);
+	if (!err)
+		err = security_mmap_file(file, prot, MAP_SHARED);
+	if (err)
+		return err;
+	flags |= VM_SHARED | VM_MAYSHARE | VM_MAYREAD | VM_MAYWRITE;
+	if (mmap_write_lock_killable(mm))
+		return -EINTR;
+	if (mm->map_count >= get_sysctl_max_map_count())
+		err = -ENOMEM;
+	else if (find_vma_intersection(mm, map->start, map->end))
+		err = -EEXIST;
+	if (!err) {
+		at = mmap_region(file, map->start, len, legacy_to_vma_flags(flags), map->pgoff, &uf);
+		if (IS_ERR_VALUE(at))
+			err = at;
+	}
 	mmap_write_unlock(mm);
 	return err;
 }

@@ -87,6 +87,7 @@ const CLOSED: &[Kind] = &[
     Kind::FilePipe,
     Kind::FilePidfd,
     Kind::FileTimerfd,
+    Kind::FileUring,
 ];
 
 /// Whether all that the open file `id` has to tell is known: nobody but the tree makes it ready.

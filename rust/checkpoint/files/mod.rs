@@ -75,6 +75,7 @@ pub(crate) mod timerfd;
 pub(crate) mod tty;
 pub(crate) mod unix;
 pub(crate) mod unnamed;
+pub(crate) mod uring;
 
 /// One kind of open files.
 struct FileKind {
@@ -194,6 +195,12 @@ const KINDS: &[FileKind] = &[
         takes: fanotify::takes,
         save: fanotify::save,
         back: Back::Early(fanotify::open),
+    },
+    FileKind {
+        kind: Kind::FileUring,
+        takes: uring::takes,
+        save: uring::save,
+        back: Back::Early(uring::open),
     },
     FileKind {
         kind: Kind::FileRegular,
@@ -417,7 +424,7 @@ pub(crate) fn save_mapped(
     place: Place,
     file: &ARef<File>,
 ) -> Result<Option<u32>> {
-    let takes = [unnamed::takes, regular::takes, device::takes];
+    let takes = [unnamed::takes, regular::takes, device::takes, uring::takes];
     if proc::takes(saver, None, file) || !takes.iter().any(|takes| takes(saver, None, file)) {
         saver.refuse(place, fmt!("mapping of {}: not supported", Name(file)));
         return Ok(None);

@@ -415,6 +415,7 @@ layout! {
                 Kind::FileUnnamed,
                 Kind::Shmem,
                 Kind::Hugetlb,
+                Kind::FileUring,
                 Kind::AioContext,
             ]),
         /// Id of its name, 0 if it has none.

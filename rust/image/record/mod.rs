@@ -23,6 +23,7 @@ mod socket;
 mod stream;
 mod timer;
 mod tty;
+mod uring;
 mod usage;
 
 pub use self::{
@@ -38,6 +39,7 @@ pub use self::{
     stream::*,
     timer::*,
     tty::*,
+    uring::*,
     usage::*, //
 };
 
@@ -206,6 +208,12 @@ kinds! {
     ControllingTty = 79,
     /// An open file or directory of procfs.
     FileProc = 80,
+    /// An io_uring.
+    FileUring = 81,
+    /// The state of an io_uring.
+    UringState = 82,
+    /// Memory of an io_uring.
+    UringMemory = 83,
     /// An open file of a namespace.
     FileNamespace = 84,
     /// A name of anonymous memory.
@@ -259,5 +267,6 @@ pub const OPEN_FILES: &[Kind] = &[
     Kind::FileUnnamed,
     Kind::FileTty,
     Kind::FileProc,
+    Kind::FileUring,
     Kind::FileNamespace,
 ];

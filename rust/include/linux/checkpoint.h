@@ -18,6 +18,7 @@
 #include <linux/filter.h>
 #include <linux/fs_struct.h>
 #include <linux/inotify.h>
+#include <linux/io_uring_types.h>
 #include <linux/ipc_namespace.h>
 #include <linux/memfd.h>
 #include <linux/mempolicy.h>
@@ -68,6 +69,36 @@ long rust_restart(const struct restart_args *args);
 
 /* kernel/checkpoint/accounting.c */
 unsigned long checkpoint_maxrss(struct task_struct *task);
+
+/**
+ * struct checkpoint_usage - what threads of a process have used together
+ * @utime:	CPU time in ns: of the user
+ * @stime:	of the kernel
+ * @gtime:	of guests
+ * @runtime:	as the scheduler counts it
+ * @nvcsw:	voluntary context switches
+ * @nivcsw:	involuntary ones
+ * @min_flt:	minor page faults
+ * @maj_flt:	major ones
+ * @inblock:	blocks read
+ * @oublock:	blocks written
+ * @ioac:	bytes, and calls
+ */
+struct checkpoint_usage {
+	u64 utime;
+	u64 stime;
+	u64 gtime;
+	u64 runtime;
+	unsigned long nvcsw;
+	unsigned long nivcsw;
+	unsigned long min_flt;
+	unsigned long maj_flt;
+	unsigned long inblock;
+	unsigned long oublock;
+	struct task_io_accounting ioac;
+};
+
+void checkpoint_ended_usage(struct task_struct *task, struct checkpoint_usage *sum);
 void checkpoint_sync_cputimer(struct task_struct *task);
 u64 checkpoint_cpu_itimer(struct task_struct *task, unsigned int clock);
 void checkpoint_start_cpu_itimer(struct task_struct *task, unsigned int clock, u64 left_ns,
@@ -420,6 +451,7 @@ struct checkpoint_vma {
 };
 
 int checkpoint_map_anon(const struct checkpoint_vma *maps, unsigned int count);
+int checkpoint_map_ring(const struct checkpoint_vma *map, struct file *file);
 int checkpoint_finish_vma(const struct checkpoint_vma *map);
 size_t checkpoint_vmas(struct mm_struct *mm, unsigned long addr, struct vm_area_struct **vmas,
 		       size_t max);
@@ -672,5 +704,78 @@ const void *checkpoint_robust_mm(struct task_struct *task);
 int checkpoint_donate_begin(struct file *file, unsigned long pages);
 int checkpoint_donate(struct file *file, const struct checkpoint_donation *donation);
 void checkpoint_donate_end(struct file *file, unsigned long pages);
+
+/* How many rings a task may register for itself. */
+#define CHECKPOINT_RING_SLOTS	16
+
+/**
+ * struct checkpoint_ring - the state of an io_uring that changes, but for its memory
+ * @sq_head:		the next entry to be submitted, as the kernel counts them
+ * @cq_tail:		the next completion, in the same way
+ * @requests:		how many are in flight
+ * @limits:		how many workers whoever uses it may have, if @limited
+ * @uid:		whose pinned memory is limited, if @accounted, as current sees it
+ * @issuer:		the only task that may submit to it, if @issued, as current sees it
+ * @mm:			the address space that pinned memory is counted for, as an identity
+ * @limited:		IORING_REGISTER_IOWQ_MAX_WORKERS
+ * @accounted:		pinned memory is limited
+ * @issued:		it has an issuer
+ * @dropped:		completions were lost, and nobody has been told
+ * @drain_next:		the next request waits for all before it
+ * @drain_active:	requests wait for those before them
+ * @drain_disabled:	none can, as IOSQE_CQE_SKIP_SUCCESS was used
+ * @boottime:		timeouts are of CLOCK_BOOTTIME
+ */
+struct checkpoint_ring {
+	u32 sq_head;
+	u32 cq_tail;
+	u32 requests;
+	u32 limits[2];
+	u32 uid;
+	pid_t issuer;
+	const void *mm;
+	bool limited;
+	bool accounted;
+	bool issued;
+	bool dropped;
+	bool drain_next;
+	bool drain_active;
+	bool drain_disabled;
+	bool boottime;
+};
+
+/**
+ * struct checkpoint_ring_user - a task that has used a ring
+ * @pid:		which, as current sees it
+ * @slots:		under which numbers it has registered the ring for itself, as bits
+ * @max_workers:	how many workers it may have, bounded and unbounded
+ * @pinned:		they are kept from some CPUs
+ */
+struct checkpoint_ring_user {
+	pid_t pid;
+	u32 slots;
+	u32 max_workers[2];
+	bool pinned;
+};
+
+bool checkpoint_is_ring(struct file *file);
+const void *checkpoint_ring(struct file *file);
+void checkpoint_ring_setup(struct file *file, u32 *flags, u32 *sq_entries, u32 *cq_entries);
+const char *checkpoint_ring_blocker(struct file *file, unsigned int *at);
+int checkpoint_get_ring(struct file *file, struct checkpoint_ring *ring);
+long checkpoint_ring_users(struct file *file, struct checkpoint_ring_user *users,
+			   unsigned int max);
+s64 checkpoint_uring_requests(struct task_struct *task);
+size_t checkpoint_task_rings(struct task_struct *task, const void **rings, size_t max);
+const void *checkpoint_registered_ring(struct task_struct *task, unsigned int slot);
+size_t checkpoint_ring_size(struct file *file, bool sqes);
+int checkpoint_read_ring(struct file *file, bool sqes, size_t offset, void *buf, size_t len);
+int checkpoint_write_ring(struct file *file, bool sqes, size_t offset, const void *buf,
+			  size_t len);
+struct file *checkpoint_make_ring(u32 flags, u32 sq_entries, u32 cq_entries);
+int checkpoint_set_ring(struct file *file, const struct checkpoint_ring *ring,
+			struct task_struct *issuer, struct mm_struct *mm);
+int checkpoint_use_ring(struct file *file, const struct checkpoint_ring_user *user);
+const char *checkpoint_ring_vma_blocker(struct vm_area_struct *vma);
 
 #endif /* _LINUX_CHECKPOINT_H */

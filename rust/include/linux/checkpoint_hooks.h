@@ -270,6 +270,9 @@ struct file *timerfd_create_file(int clockid, int flags);
 bool timerfd_get_state(struct file *file, struct timerfd_state *state);
 void timerfd_set_state(struct file *file, const struct timerfd_state *state);
 
+/* io_uring/io_uring.c */
+struct file *io_uring_create_file(u32 flags, u32 sq_entries, u32 cq_entries);
+
 /* ipc/sem.c */
 bool sem_has_undo(struct task_struct *task);
 

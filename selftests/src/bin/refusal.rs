@@ -53,7 +53,6 @@ const SUITE: Suite = Suite {
         Refusal::new("socket-mark", socket_mark, &["SO_MARK"]),
         Refusal::new("message-queue", message_queue, &["not reachable by a path"]),
         Refusal::new("userfaultfd", userfaultfd, &["userfaultfd"]),
-        Refusal::new("io-uring", io_uring, &["io_uring"]),
         Refusal::new("sysv-shm", sysv_shm, &["sysv"]),
         Refusal::new("sysv-shm-made", sysv_shm_made, &["SysV shared memory"]),
         Refusal::new("semaphore-undo", semaphore_undo, &["SysV semaphore undo"]),
@@ -229,14 +228,6 @@ fn userfaultfd(v: &Victim) -> Result<()> {
     // SAFETY: no memory is involved.
     let ret = unsafe { libc::syscall(libc::SYS_userfaultfd, flags) };
     stand_with(v, &descriptor("userfaultfd", ret)?)
-}
-
-fn io_uring(v: &Victim) -> Result<()> {
-    // struct io_uring_params, all zeroes: nothing special is asked for.
-    let mut params = [0u8; 120];
-    // SAFETY: the parameters are valid for writing.
-    let ret = unsafe { libc::syscall(libc::SYS_io_uring_setup, 4, params.as_mut_ptr()) };
-    stand_with(v, &descriptor("io_uring", ret)?)
 }
 
 fn sysv_shm(v: &Victim) -> Result<()> {

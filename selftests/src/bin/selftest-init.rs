@@ -78,6 +78,7 @@ const ALONE: &[&str] = &[
     "fanotify",
     "hold",
     "hugetlb",
+    "io_uring",
     "leftovers",
     "madvise",
     "oom",

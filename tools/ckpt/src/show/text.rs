@@ -482,6 +482,10 @@ fn file(record: &RecordRef<'_>, objects: &Objects<'_, '_>) -> String {
         }),
         Kind::FileInotify => Ok("inotify".into()),
         Kind::FileFanotify => Ok("fanotify".into()),
+        Kind::FileUring => record.get::<FileUring>().map(|(file, _)| {
+            let (sq, cq) = (file.sq_entries, file.cq_entries);
+            format!("io_uring  {sq} entries, {cq} completions")
+        }),
         Kind::FileSignalfd => record
             .get::<FileSignalfd>()
             .map(|(file, _)| format!("signalfd  {:#018x}", file.mask.get())),

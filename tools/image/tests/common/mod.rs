@@ -510,6 +510,15 @@ pub fn tree() -> Vec<u8> {
         },
         &[],
     );
+    let ring = b.object(
+        &FileUring {
+            flags: (file_flags::READ | file_flags::WRITE).into(),
+            setup: (uring_setup::SINGLE_ISSUER | uring_setup::NO_SQARRAY).into(),
+            sq_entries: 4.into(),
+            cq_entries: 8.into(),
+        },
+        &[],
+    );
     let signalfd = b.object(
         &FileSignalfd {
             mask: 0x8000_0000_0000_0201.into(),
@@ -601,6 +610,7 @@ pub fn tree() -> Vec<u8> {
         (19, reaped),
         (20, namespace),
         (21, fanotify),
+        (22, ring),
     ]
     .map(|(fd, file)| Fd {
         fd: fd.into(),
@@ -857,6 +867,33 @@ pub fn tree() -> Vec<u8> {
         count: 3.into(),
     };
     b.put(&record, &[items.as_bytes()]);
+    let user = UringUser {
+        tid: 100.into(),
+        slots: 1.into(),
+        max_bounded: 4.into(),
+        max_unbounded: 1000.into(),
+    };
+    let state = UringState {
+        ring: ring.into(),
+        state: (uring_state::BOOTTIME | uring_state::LIMITED | uring_state::ACCOUNTED).into(),
+        sq_head: 7.into(),
+        cq_tail: 9.into(),
+        max_bounded: 4.into(),
+        max_unbounded: 0.into(),
+        uid: 1000.into(),
+        issuer: 100.into(),
+        mm: mm.into(),
+        count: 1.into(),
+    };
+    b.put(&state, &[user.as_bytes()]);
+    let memory = UringMemory {
+        ring: ring.into(),
+        region: uring_region::ENTRIES.into(),
+        offset: 64.into(),
+        len: 3.into(),
+        reserved: 0.into(),
+    };
+    b.put(&memory, &[b"sqe"]);
     let chunks: &[(u32, &[Extent], Vec<u8>)] = &[
         (shmem, &[Extent::new(0x1000, 1)], vec![b's'; 4096]),
         (
