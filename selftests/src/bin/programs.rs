@@ -72,7 +72,7 @@ const SUITE: Suite = Suite {
         },
         Custom {
             name: "node",
-            run: |b| without_rings(|| goes_on(b, &NODE)),
+            run: |b| goes_on(b, &NODE),
         },
     ],
     // A restart needs the numbers of what was killed just before.
@@ -301,19 +301,6 @@ impl Drop for Run<'_> {
             sys::nap(Duration::from_millis(10));
         }
     }
-}
-
-/// Calls `test` where nobody gets an io_uring: an open one is refused, and libuv has one wherever it can.
-fn without_rings(test: impl FnOnce() -> Result<()>) -> Result<()> {
-    let disabled = Path::new("/proc/sys/kernel/io_uring_disabled");
-    let before = fs::read_to_string(disabled).unwrap_or_default();
-    if before.is_empty() {
-        return test();
-    }
-    fs::write(disabled, "2")?;
-    let result = test();
-    fs::write(disabled, before.trim())?;
-    result
 }
 
 fn goes_on(b: &Bench<'_>, program: &Program) -> Result<()> {
