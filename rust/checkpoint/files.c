@@ -31,6 +31,12 @@ int checkpoint_lookup(const char *name, struct path *path)
 	return kern_path(name, LOOKUP_FOLLOW, path);
 }
 
+/* Whether @file is on a mount of the kernel's own: an anonymous inode, socket, pidfd ... */
+bool checkpoint_is_internal(struct file *file)
+{
+	return file_inode(file)->i_sb->s_flags & SB_KERNMOUNT;
+}
+
 /* As ftruncate(2): unlike truncate(2), it breaks no lease. */
 int checkpoint_truncate(struct file *file, loff_t size)
 {

@@ -782,7 +782,14 @@ fn save_exe(saver: &mut Saver<'_>, pid: Pid, mm: &MmRef) -> Result<Option<u32>> 
     if files::unnamed::is_memfd(&exe) {
         return files::save_mapped(saver, Place::Task(pid), &exe);
     }
-    files::regular::save(saver, Place::Task(pid), &exe)
+    if let Some(id) = saver.remembered(&exe) {
+        return Ok(Some(id));
+    }
+    let id = files::regular::save(saver, Place::Task(pid), &exe)?;
+    if let Some(id) = id {
+        saver.remember(&exe, id)?;
+    }
+    Ok(id)
 }
 
 /// The mappings of the kernel's own that were found.

@@ -338,8 +338,8 @@ impl Buffer {
     fn piece(&mut self) -> Result<&mut VVec<u8>> {
         let full = |piece: &VVec<u8>| piece.len() == piece.capacity();
         if self.pieces.last().is_none_or(full) {
-            let len = self.pieces.iter().map(|piece| piece.len()).sum::<usize>();
-            let room = len.clamp(Self::LEAST, Self::MOST);
+            let last = self.pieces.last().map_or(0, |piece| piece.capacity());
+            let room = (last * 2).clamp(Self::LEAST, Self::MOST);
             let piece = VVec::with_capacity(room, GFP_KERNEL_ACCOUNT)?;
             self.pieces.push(piece, GFP_KERNEL_ACCOUNT)?;
         }

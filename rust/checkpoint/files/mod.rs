@@ -81,6 +81,8 @@ pub(crate) mod uring;
 struct FileKind {
     /// The kind of its record.
     kind: Kind,
+    /// Its files are on mounts of the kernel's own, which no path leads to.
+    internal: bool,
     /// Whether the kind takes this file.
     takes: fn(&Saver<'_>, Option<u32>, &File) -> bool,
     /// Saves it, or refuses it and returns `None`.
@@ -102,108 +104,126 @@ enum Back {
 const KINDS: &[FileKind] = &[
     FileKind {
         kind: Kind::FileExternal,
+        internal: false,
         takes: external::takes,
         save: external::save,
         back: Back::Supplied,
     },
     FileKind {
         kind: Kind::FileTty,
+        internal: false,
         takes: tty::takes,
         save: tty::save,
         back: Back::Early(tty::open),
     },
     FileKind {
         kind: Kind::FilePipe,
+        internal: false,
         takes: pipe::takes,
         save: pipe::save,
         back: Back::Early(pipe::open),
     },
     FileKind {
         kind: Kind::FileDevice,
+        internal: false,
         takes: device::takes,
         save: device::save,
         back: Back::Early(device::open),
     },
     FileKind {
         kind: Kind::FileProc,
+        internal: false,
         takes: proc::takes,
         save: proc::save,
         back: Back::Late(proc::open),
     },
     FileKind {
         kind: Kind::FileNamespace,
+        internal: true,
         takes: namespace::takes,
         save: namespace::save,
         back: Back::Late(namespace::open),
     },
     FileKind {
         kind: Kind::FileDirectory,
+        internal: false,
         takes: directory::takes,
         save: directory::save,
         back: Back::Early(directory::open),
     },
     FileKind {
         kind: Kind::FilePidfd,
+        internal: true,
         takes: pidfd::takes,
         save: pidfd::save,
         back: Back::Late(pidfd::open),
     },
     FileKind {
         kind: Kind::FileSocket,
+        internal: true,
         takes: unix::takes,
         save: unix::save,
         back: Back::Late(unix::open),
     },
     FileKind {
         kind: Kind::FileUnnamed,
+        internal: false,
         takes: unnamed::takes,
         save: unnamed::save,
         back: Back::Early(unnamed::open),
     },
     FileKind {
         kind: Kind::FileEventfd,
+        internal: true,
         takes: eventfd::takes,
         save: eventfd::save,
         back: Back::Early(eventfd::open),
     },
     FileKind {
         kind: Kind::FileEpoll,
+        internal: true,
         takes: epoll::takes,
         save: epoll::save,
         back: Back::Early(epoll::open),
     },
     FileKind {
         kind: Kind::FileTimerfd,
+        internal: true,
         takes: timerfd::takes,
         save: timerfd::save,
         back: Back::Early(timerfd::open),
     },
     FileKind {
         kind: Kind::FileSignalfd,
+        internal: true,
         takes: signalfd::takes,
         save: signalfd::save,
         back: Back::Early(signalfd::open),
     },
     FileKind {
         kind: Kind::FileInotify,
+        internal: true,
         takes: inotify::takes,
         save: inotify::save,
         back: Back::Early(inotify::open),
     },
     FileKind {
         kind: Kind::FileFanotify,
+        internal: true,
         takes: fanotify::takes,
         save: fanotify::save,
         back: Back::Early(fanotify::open),
     },
     FileKind {
         kind: Kind::FileUring,
+        internal: true,
         takes: uring::takes,
         save: uring::save,
         back: Back::Early(uring::open),
     },
     FileKind {
         kind: Kind::FileRegular,
+        internal: false,
         takes: regular::takes,
         save: regular::save,
         back: Back::Early(regular::open),
@@ -375,8 +395,10 @@ pub(crate) fn save_file(
         saver.remember_refused(file)?;
         return Ok(None);
     }
+    // SAFETY: `file` is valid.
+    let internal = unsafe { bindings::checkpoint_is_internal(file.as_ptr()) };
     for kind in KINDS {
-        if !(kind.takes)(saver, fd, file) {
+        if kind.internal && !internal || !(kind.takes)(saver, fd, file) {
             continue;
         }
         let Some(id) = (kind.save)(saver, place, file)? else {

@@ -41,11 +41,8 @@ pub(crate) fn takes(_: &Saver<'_>, _: Option<u32>, file: &File) -> bool {
     files::file_type(file) == bindings::S_IFREG && !files::is_internal_shmem(file)
 }
 
-/// Saves an open file, unless it has been.
+/// Saves an open file.
 pub(crate) fn save(saver: &mut Saver<'_>, place: Place, file: &ARef<File>) -> Result<Option<u32>> {
-    if let Some(id) = saver.remembered(file) {
-        return Ok(Some(id));
-    }
     let Some(path) = files::saved_path(saver, place, file)? else {
         return Ok(None);
     };
@@ -70,7 +67,6 @@ pub(crate) fn save(saver: &mut Saver<'_>, place: Place, file: &ARef<File>) -> Re
     };
     let id = saver.object(&record, &[path.bytes()])?;
     saver.path_room = path.into_buffer();
-    saver.remember(file, id)?;
     Ok(Some(id))
 }
 

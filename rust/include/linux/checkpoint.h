@@ -207,6 +207,7 @@ int checkpoint_set_ids(struct task_struct *task, pid_t pgid, pid_t sid);
 bool checkpoint_may_choose_pids(void);
 void checkpoint_close_now(struct file *file);
 int checkpoint_lookup(const char *name, struct path *path);
+bool checkpoint_is_internal(struct file *file);
 int checkpoint_truncate(struct file *file, loff_t size);
 pid_t checkpoint_pidfd_target(struct file *file);
 struct file *checkpoint_open_pidfd(pid_t nr, unsigned int flags);
