@@ -952,17 +952,6 @@ fn save_vma(
     Ok(Some(record(vma.offset(), flags, vma_kind::FILE, id)))
 }
 
-/// Empties the address space of the current task, a copy of the restarter's or of the parent's.
-///
-/// # Errors
-///
-/// What munmap(2) says.
-pub(crate) fn empty() -> Result {
-    // SAFETY: The current task is a fresh copy that has nothing in user memory to come back to:
-    // what refers to it, as the rseq area, has been reset.
-    to_result(unsafe { bindings::vm_munmap(0, bindings::checkpoint_task_size()) })
-}
-
 /// Maps what `mm` of the image has into the address space of the current task, which is empty.
 /// Contents come later.
 ///
@@ -972,8 +961,6 @@ pub(crate) fn empty() -> Result {
 pub(crate) fn restore(blueprint: &Blueprint, mm: u32) -> Result {
     let (record, auxv) = blueprint.mm(mm)?;
 
-    // Before anything is mapped: the kernel refuses to replace an executable that is, and the
-    // restarter's own may be the same file.
     let exe = blueprint.file(record.exe.get())?;
     // SAFETY: `exe` was checked to be executable by the caller.
     to_result(unsafe {

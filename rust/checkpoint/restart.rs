@@ -348,7 +348,7 @@ impl Tree {
         let exit_signal = i32::try_from(exit_signal)?;
         let seat = KBox::into_raw(seat);
         let mut args = bindings::kernel_clone_args {
-            flags: u64::from(flags | bindings::CLONE_UNTRACED),
+            flags: u64::from(flags | bindings::CLONE_UNTRACED) | bindings::CLONE_EMPTY_MM,
             exit_signal,
             set_tid: &mut tid,
             set_tid_size: 1,
@@ -368,8 +368,8 @@ impl Tree {
         Ok(())
     }
 
-    /// What the current task, number `index`, does as soon as it runs: empties its address space
-    /// and creates its threads and children, up to the first that cannot be created.
+    /// What the current task, number `index`, does as soon as it runs: it creates its threads and
+    /// children, up to the first that cannot be created.
     fn create(self: &Arc<Self>, index: usize) -> Result {
         // SAFETY: The current task has not been in user mode and has nothing to lose there.
         unsafe { bindings::checkpoint_reset_inherited() };
@@ -378,10 +378,6 @@ impl Tree {
         let process = plan.processes.get(task.process).ok_or(EINVAL)?;
         if process.head.is_some() && index == plan.leader(task.process)? {
             process::begin(plan.process(task.process)?);
-            if process.clone_flags & bindings::CLONE_VM == 0 {
-                // Before there are others, so that children are born with nothing to copy.
-                mm::empty()?;
-            }
             for thread in process.tasks.iter().skip(1) {
                 let flags = bindings::CLONE_VM | bindings::CLONE_SIGHAND | bindings::CLONE_THREAD;
                 let flags = flags | self.shared(index, *thread)?;

@@ -279,6 +279,9 @@ bool sem_has_undo(struct task_struct *task);
 /* kernel/fork.c */
 struct mm_struct *dup_mm(struct task_struct *tsk, struct mm_struct *oldmm);
 
+/* For kernel_clone(), without CLONE_VM: nothing is mapped in the address space of the new task. */
+#define CLONE_EMPTY_MM	(1ULL << 62)
+
 /* kernel/time/posix-timers.c */
 
 /**
