@@ -133,11 +133,9 @@ fn requests(held: &Held) -> i64 {
 ///
 /// `EINTR`.
 pub(crate) fn check(saver: &mut Saver<'_>, tasks: &[Held]) -> Result {
+    let mut waits = 0..WAITS;
     for held in tasks {
-        for _ in 0..WAITS {
-            if requests(held) == 0 {
-                break;
-            }
+        while requests(held) != 0 && waits.next().is_some() {
             interrupted()?;
             // SAFETY: This is a context that may sleep, no spinlock is held.
             unsafe { bindings::msleep(WAIT_MS) };

@@ -25,7 +25,8 @@ use selftests::sys::{
 use selftests::{
     Bench,
     NumbersThatFollow,
-    Process, //
+    Process,
+    Task, //
 };
 use std::cell::Cell;
 use std::fs;
@@ -60,6 +61,7 @@ const SUITE: Suite = Suite {
         Case::new("registered-descriptor", registered_descriptor),
         Case::new("workers", workers),
         Case::new("worker-limits", worker_limits),
+        Case::new("busy", busy),
         Case::new("no-drain", no_drain),
         Case::new("watched", watched),
         Case::new("mappings", mappings),
@@ -95,6 +97,10 @@ const SUITE: Suite = Suite {
         Custom {
             name: "not-allowed",
             run: not_allowed,
+        },
+        Custom {
+            name: "cut-short",
+            run: cut_short,
         },
         Custom {
             name: "used-outside",
@@ -687,6 +693,41 @@ fn workers(v: &Victim) -> Result<()> {
     ring.works(200)
 }
 
+/// Requests that take a moment are waited for, and are done once.
+fn busy(v: &Victim) -> Result<()> {
+    let ring = Ring::new(8, 0)?;
+    let (from, to) = pipe(0)?;
+    let mut number = 0u64;
+    let mut got = [0; 8];
+    let mut pass_on = || -> Result<()> {
+        number += 1;
+        let bytes = number.to_ne_bytes();
+        let mut read = Entry::read(from.as_raw_fd(), &mut got, number);
+        let mut write = Entry::write(to.as_raw_fd(), &bytes, !number);
+        read.flags = SQE_ASYNC;
+        write.flags = SQE_ASYNC;
+        ring.prepare(read);
+        ring.prepare(write);
+        ring.submit(0)?;
+        let mut both = Vec::new();
+        while both.len() < 2 {
+            both.extend(ring.reap());
+            thread::yield_now();
+        }
+        both.sort_by_key(|done| done.user_data);
+        same("both", vec![done(number, 8), done(!number, 8)], both)?;
+        same("what was passed on", bytes, got)
+    };
+    v.ready()?;
+    while !v.told() {
+        pass_on()?;
+    }
+    for _ in 0..20 {
+        pass_on()?;
+    }
+    ring.works(number)
+}
+
 /// How many workers there may be stays as it was said, for the task and for those who use the ring.
 fn worker_limits(v: &Victim) -> Result<()> {
     let limits = |ring: &Ring, mut counts: [u32; 2]| -> Result<[u32; 2]> {
@@ -993,6 +1034,21 @@ fn not_allowed(b: &Bench<'_>) -> Result<()> {
     let refused = b.rstr().arg("-i").arg(&image).run();
     fs::write(disabled, before.trim())?;
     refused?.refused("rstr", &words)?;
+    life.restart(&image, &[])?;
+    life.passes()
+}
+
+/// A restart that fails when all tasks have their rings leaves nothing in the way of another.
+fn cut_short(b: &Bench<'_>) -> Result<()> {
+    let mut life = b.start("registered-descriptor")?;
+    let (image, part) = (b.path("image"), b.path("part"));
+    life.checkpoint_and_kill(&image)?;
+    let bytes = fs::read(&image)?;
+    fs::write(&part, &bytes[..bytes.len() - 1])?;
+    let rstr = b.rstr().arg("-i").arg(&part);
+    rstr.run()?.refused("rstr", &["image"])?;
+    let left = Task::read(life.pid);
+    ensure!(left.is_none(), "the refused restart left {left:?}");
     life.restart(&image, &[])?;
     life.passes()
 }
