@@ -441,7 +441,9 @@ fn file(record: &RecordRef<'_>, objects: &Objects<'_, '_>) -> String {
             .map(|(file, path)| format!("{}  {}", clean(path), mode(file.flags.get()))),
         Kind::FileNamespace => record.get::<FileNamespace>().map(|(file, path)| {
             let kind = usize::try_from(file.kind.get()).unwrap_or_default();
-            let name = namespace_kind::NAMES.get(kind.wrapping_sub(1)).unwrap_or(&"?");
+            let name = namespace_kind::NAMES
+                .get(kind.wrapping_sub(1))
+                .unwrap_or(&"?");
             let at = if path.is_empty() { "" } else { ", at " };
             format!("{name} namespace{at}{}", clean(path))
         }),
