@@ -3,8 +3,8 @@
  * Rings of io_uring, for kernel/checkpoint/files/uring.rs: what io_uring/ keeps to itself of rings
  * and of tasks that use them.
  *
- * Locks: uring_lock of a ring, then its tctx_lock. mmap_lock (read), then mmap_lock of a ring, then
- * page table locks. No function leaves one taken.
+ * Locks: uring_lock of a ring. Its tctx_lock. mmap_lock (read), then mmap_lock of a ring, then page
+ * table locks. No function leaves one taken.
  */
 #include <linux/checkpoint.h>
 #include <linux/io_uring.h>

@@ -11,8 +11,8 @@
 //! it refers to some, and before it can be mapped or polled. Each task notes for itself that it uses
 //! a ring.
 //!
-//! Locks: `uring_lock` of a ring, then its `tctx_lock`; while a mapping is looked at, the
-//! `mmap_lock` of the ring, then page table locks.
+//! Locks: `uring_lock` of a ring; its `tctx_lock`; while a mapping is looked at, the `mmap_lock` of
+//! the ring, then page table locks.
 
 use kernel::{
     bindings,
@@ -22,9 +22,7 @@ use kernel::{
     sync::aref::ARef, //
 };
 
-use zerocopy::{
-    IntoBytes, //
-};
+use zerocopy::IntoBytes;
 
 use crate::{
     files,
