@@ -221,7 +221,7 @@ pub(crate) fn check_all(saver: &mut Saver<'_>, place: Place, mm: &MmRef, saved: 
 /// `EAGAIN` when it does not, `EINVAL` when a ring is not mapped as the kernel does it; with a line
 /// in the report.
 pub(crate) fn check(plan: &Blueprint, report: &mut Report) -> Result {
-    let mut requests = 0usize;
+    let (mut contexts, mut requests, mut extra) = (0usize, 0usize, 0usize);
     for vma in plan
         .all_vmas()
         .filter(|vma| vma.kind.get() == vma_kind::AIO)
@@ -236,10 +236,14 @@ pub(crate) fn check(plan: &Blueprint, report: &mut Report) -> Result {
             );
             return Err(EINVAL);
         }
-        requests = requests.saturating_add(usize::try_from(record.max_reqs.get())?);
+        let max_reqs = usize::try_from(record.max_reqs.get())?;
+        let slots = usize::try_from(record.slots.get())?;
+        contexts += 1;
+        requests = requests.saturating_add(max_reqs);
+        extra = extra.saturating_add(slots.saturating_sub(max_reqs.saturating_mul(2)));
     }
     // SAFETY: The function looks at the system.
-    if requests == 0 || unsafe { bindings::aio_has_room(requests) } {
+    if contexts == 0 || unsafe { bindings::aio_has_room(contexts, requests, extra) } {
         return Ok(());
     }
     report.problem(

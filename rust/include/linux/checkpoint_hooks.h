@@ -101,7 +101,7 @@ int aio_drain(struct mm_struct *mm, long timeout);
 int aio_get_state(struct file *file, struct aio_state *state);
 int aio_get_events(struct file *file, unsigned int first, unsigned int count,
 		   struct io_event *events);
-bool aio_has_room(unsigned long nr);
+bool aio_has_room(unsigned long contexts, unsigned long nr, unsigned long extra);
 int aio_restore_context(const struct aio_state *state);
 
 /* fs/eventfd.c */
