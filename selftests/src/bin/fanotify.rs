@@ -39,7 +39,10 @@ use selftests::sys::{
     owned,
     read, //
 };
-use selftests::Bench;
+use selftests::{
+    Bench,
+    Process, //
+};
 use std::ffi::CString;
 use std::fs;
 use std::io;
@@ -527,19 +530,28 @@ fn permission(v: &Victim) -> Result<()> {
     asked()
 }
 
-/// A thread waits for leave to open a file; the event has been read.
+/// Somebody waits for leave to open a file; the event has been read.
 fn unanswered(v: &Victim) -> Result<()> {
     let path = some_file(v)?;
     let group = gate(&path)?;
-    std::thread::scope(|scope| {
-        let opener = scope.spawn(|| fs::read(&path));
-        let question = question(&group)?;
-        v.ready_fd(group.0.as_raw_fd())?;
-        v.wait();
-        answer(&group, &question)?;
-        let read = opener.join().map_err(|_| anyhow::anyhow!("it panicked"))?;
-        same("contents", b"old".as_slice(), &read?)
-    })
+    let seen = v.path("seen");
+    // An orphan is not of the tree: one of its tasks would not stand still.
+    let status = forked(|| {
+        let opener = Process::fork(|| {
+            let read = fs::read(&path).and_then(|bytes| fs::write(&seen, bytes));
+            i32::from(read.is_err())
+        });
+        // Which would be its end.
+        opener.map(std::mem::forget).map_or(1, |()| 0)
+    })?;
+    same("status", 0, status)?;
+    let question = question(&group)?;
+    v.ready_fd(group.0.as_raw_fd())?;
+    v.wait();
+    answer(&group, &question)?;
+    let right = || fs::read(&seen).is_ok_and(|bytes| bytes == b"old");
+    ensure!(sys::until(Duration::from_secs(10), right), "it still waits");
+    Ok(())
 }
 
 fn no_name(v: &Victim) -> Result<()> {
