@@ -112,6 +112,10 @@ fn kept(dir: &Path) -> Result<Vec<Run>> {
 }
 
 fn measure(ctx: &Context, options: &Options) -> Result<Run> {
+    let sh = Shell::new()?;
+    sh.change_dir(&ctx.repo);
+    // What is built now: there may be others by the time that all is measured.
+    let commit = cmd!(sh, "git describe --always --dirty").quiet().read()?;
     let builder = Builder::prepare(ctx)?;
     let kernel = builder.build(Flavour::Bench)?;
     let initramfs = initramfs::build(ctx, &userspace::build(ctx)?)?;
@@ -156,11 +160,9 @@ fn measure(ctx: &Context, options: &Options) -> Result<Run> {
         let added = text_bytes(&builder.vmlinux(Flavour::Bench))? - text_bytes(&builder.vmlinux(Flavour::BenchOff))?;
         figures.put("M12/text/1/ours", added)?;
     }
-    let sh = Shell::new()?;
-    sh.change_dir(&ctx.repo);
     Ok(Run {
         date: cmd!(sh, "date --utc +%FT%TZ").quiet().read()?,
-        commit: cmd!(sh, "git describe --always --dirty").quiet().read()?,
+        commit,
         linux: builder.version().to_owned(),
         quick: options.quick,
         figures,
