@@ -203,20 +203,14 @@ struct Marks(KVVec<bindings::fanotify_mark_state>);
 
 impl Marks {
     fn of(file: &File) -> Result<Self> {
-        let mut marks = KVVec::<bindings::fanotify_mark_state>::new();
-        loop {
-            let max = u32::try_from(marks.capacity())?;
-            let place = marks.spare_capacity_mut().as_mut_ptr().cast();
-            // SAFETY: `file` is a group, and there is place for so many.
-            let count = unsafe { bindings::fanotify_get_marks(file.as_ptr(), place, max) };
-            let count = usize::try_from(count)?;
-            if count <= marks.capacity() {
-                // SAFETY: So many were written.
-                unsafe { marks.inc_len(count) };
-                return Ok(Self(marks));
-            }
-            marks.reserve(count, GFP_KERNEL)?;
+        // SAFETY: `file` is a group, and there is place for so many.
+        unsafe {
+            files::read_all(|place, max| {
+                let count = bindings::fanotify_get_marks(file.as_ptr(), place, max);
+                Ok(usize::try_from(count)?)
+            })
         }
+        .map(Self)
     }
 }
 

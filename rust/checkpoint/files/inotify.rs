@@ -140,20 +140,13 @@ struct Watches(KVVec<bindings::inotify_watch>);
 
 impl Watches {
     fn of(file: &File) -> Result<Self> {
-        let mut watches = KVVec::<bindings::inotify_watch>::new();
-        loop {
-            let max = u32::try_from(watches.capacity())?;
-            let place = watches.spare_capacity_mut().as_mut_ptr().cast();
-            // SAFETY: `file` is an inotify instance, and there is place for so many.
-            let count = unsafe { bindings::inotify_get_watches(file.as_ptr(), place, max) };
-            let count = usize::try_from(count)?;
-            if count <= watches.capacity() {
-                // SAFETY: So many were written.
-                unsafe { watches.inc_len(count) };
-                break;
-            }
-            watches.reserve(count, GFP_KERNEL)?;
-        }
+        // SAFETY: `file` is an inotify instance, and there is place for so many.
+        let mut watches = unsafe {
+            files::read_all(|place, max| {
+                let count = bindings::inotify_get_watches(file.as_ptr(), place, max);
+                Ok(usize::try_from(count)?)
+            })
+        }?;
         watches.sort_unstable_by_key(|watch| watch.wd);
         Ok(Self(watches))
     }

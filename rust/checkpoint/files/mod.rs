@@ -472,6 +472,31 @@ pub(crate) fn restore(blueprint: &Blueprint, id: u32, pid: Pid) -> Result {
     Ok(())
 }
 
+/// All that `read` finds. It is given room for so many, and returns how many there are.
+///
+/// # Errors
+///
+/// `ENOMEM`; what `read` says.
+///
+/// # Safety
+///
+/// `read` initialises as many as it returns, unless there is not room for all of them.
+pub(crate) unsafe fn read_all<T>(
+    mut read: impl FnMut(*mut T, u32) -> Result<usize>,
+) -> Result<KVVec<T>> {
+    let mut all = KVVec::new();
+    loop {
+        let room = u32::try_from(all.capacity())?;
+        let count = read(all.spare_capacity_mut().as_mut_ptr().cast(), room)?;
+        if count <= all.capacity() {
+            // SAFETY: By the safety requirement.
+            unsafe { all.inc_len(count) };
+            return Ok(all);
+        }
+        all.reserve(count, GFP_KERNEL)?;
+    }
+}
+
 /// What the kernel calls an open file: its path, or the name of its anonymous inode.
 pub(crate) struct Name<'a>(pub(crate) &'a File);
 

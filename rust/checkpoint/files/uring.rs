@@ -288,28 +288,16 @@ fn save_state(saver: &mut Saver<'_>, later: &Later) -> Result {
 
 /// The tasks that have used a ring; those that cannot be saved as such are refused.
 fn save_users(saver: &mut Saver<'_>, later: &Later) -> Result<KVVec<UringUser>> {
-    let mut found: KVVec<bindings::checkpoint_ring_user> = KVVec::new();
-    loop {
-        let max = u32::try_from(found.capacity())?;
-        // SAFETY: The file is a ring, and there is room for so many.
-        let count = unsafe {
-            bindings::checkpoint_ring_users(
-                later.file.as_ptr(),
-                found.spare_capacity_mut().as_mut_ptr().cast(),
-                max,
-            )
-        };
-        if count < 0 {
-            return Err(Error::from_errno(i32::try_from(count)?));
-        }
-        let count = usize::try_from(count)?;
-        if count <= found.capacity() {
-            // SAFETY: So many were written.
-            unsafe { found.inc_len(count) };
-            break;
-        }
-        found.reserve(count, GFP_KERNEL)?;
-    }
+    // SAFETY: The file is a ring, and there is room for so many.
+    let found: KVVec<bindings::checkpoint_ring_user> = unsafe {
+        files::read_all(|place, max| {
+            let count = bindings::checkpoint_ring_users(later.file.as_ptr(), place, max);
+            if count < 0 {
+                return Err(Error::from_errno(i32::try_from(count)?));
+            }
+            Ok(usize::try_from(count)?)
+        })
+    }?;
     let mut users = KVVec::with_capacity(found.len(), GFP_KERNEL)?;
     for user in found.iter() {
         if !saver.is_task(user.pid) {
