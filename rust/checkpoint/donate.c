@@ -21,13 +21,6 @@
 /* For what shmem keeps to mm/. */
 #include "../../mm/internal.h"
 
-/* Whether pages may be made part of @file where it stands. */
-bool checkpoint_takes_pages(struct file *file)
-{
-	return shmem_mapping(file->f_mapping) && !(file->f_flags & O_APPEND) &&
-	       PAGE_ALIGNED(file->f_pos);
-}
-
 /* Whether @page can be given away: one address space has it, and nothing else. */
 bool checkpoint_may_donate(struct page *page)
 {

@@ -362,21 +362,29 @@ void *checkpoint_page_address(struct page *page)
 	return page_address(page);
 }
 
-/* The largest folio for @vma at @addr that settings allow, of at most @max pages; not zeroed. */
-static struct folio *new_folio(struct vm_area_struct *vma, unsigned long addr, unsigned int max)
+/* The orders of larger folios that settings allow for up to @max pages of @vma. */
+static unsigned long large_orders(struct vm_area_struct *vma, unsigned int max)
+{
+	if (max == 1 || !vma_is_anonymous(vma))
+		return 0;
+	return thp_vma_allowable_orders(vma, vma->vm_flags, TVA_PAGEFAULT,
+					BIT(min_t(unsigned int, ilog2(max), PMD_ORDER) + 1) - 1);
+}
+
+/* The largest folio for @vma at @addr of one of @orders, or a small one; not zeroed. */
+static struct folio *new_folio(struct vm_area_struct *vma, unsigned long addr,
+			       unsigned long orders)
 {
 	struct mm_struct *mm = vma->vm_mm;
 	struct folio *folio;
 	gfp_t gfp;
 
 #ifdef CONFIG_TRANSPARENT_HUGEPAGE
-	if (max > 1 && vma_is_anonymous(vma)) {
-		unsigned long orders = BIT(min_t(unsigned int, ilog2(max), PMD_ORDER) + 1) - 1;
+	if (orders) {
 		int order;
 
 		/* There are no such folios of order 1. */
-		orders = thp_vma_allowable_orders(vma, vma->vm_flags, TVA_PAGEFAULT, orders);
-		orders = orders ? thp_vma_suitable_orders(vma, addr, orders) : 0;
+		orders = thp_vma_suitable_orders(vma, addr, orders);
 		gfp = vma_thp_gfp_mask(vma);
 		for (; orders; orders &= ~BIT(order)) {
 			order = highest_order(orders);
@@ -434,6 +442,69 @@ void checkpoint_end_fill(struct mm_struct *mm)
 	mm_flags_clear(MMF_DISABLE_THP_COMPLETELY, mm);
 }
 
+static void add_new_run(struct checkpoint_runs *runs, struct page *page, unsigned long addr,
+		    unsigned int nr)
+{
+	runs->runs[runs->count++] = (struct checkpoint_run) {
+		.page = page,
+		.addr = addr,
+		.nr = nr,
+	};
+	runs->pages += nr;
+}
+
+/* Add up to @max small folios for @vma at @addr, many at a time, if they may come from anywhere. */
+static unsigned int add_small(struct vm_area_struct *vma, unsigned long addr, unsigned int max,
+			      struct checkpoint_runs *runs)
+{
+	const gfp_t gfp = GFP_HIGHUSER_MOVABLE;
+	struct page *pages[32] = {};
+	unsigned int done, nr;
+
+	if (!vma_is_anonymous(vma) || vma_policy(vma))
+		return 0;
+	nr = alloc_pages_bulk_mempolicy(gfp, min(max, ARRAY_SIZE(pages)), pages);
+	for (done = 0; done < nr; done++) {
+		if (mem_cgroup_charge(page_folio(pages[done]), vma->vm_mm, gfp))
+			break;
+		add_new_run(runs, pages[done], addr + done * PAGE_SIZE, 1);
+	}
+	for (unsigned int i = done; i < nr; i++)
+		put_page(pages[i]);
+	return done;
+}
+
+/* Add some of the next @max pages of @vma from @addr on; returns how many. */
+static int add_new(struct vm_area_struct *vma, unsigned long addr, unsigned int max,
+		   struct checkpoint_runs *runs)
+{
+	unsigned long orders;
+	struct folio *folio;
+	struct page *page;
+	unsigned int nr;
+	int err;
+
+	if (is_vm_hugetlb_page(vma)) {
+		err = get_hugetlb(vma, addr, &page);
+		if (err)
+			return err;
+		folio = page_folio(page);
+		nr = min_t(unsigned long, max, folio_nr_pages(folio) - folio_page_idx(folio, page));
+		add_new_run(runs, page, addr, nr);
+		return nr;
+	}
+	orders = large_orders(vma, max);
+	nr = orders ? 0 : add_small(vma, addr, max, runs);
+	if (nr)
+		return nr;
+	folio = new_folio(vma, addr, orders);
+	if (!folio)
+		return -ENOMEM;
+	nr = folio_nr_pages(folio);
+	add_new_run(runs, folio_page(folio, 0), addr, nr);
+	return nr;
+}
+
 /**
  * checkpoint_new_pages - pages for a range of private memory, to be filled and then mapped
  * @mm:		address space
@@ -459,9 +530,7 @@ int checkpoint_new_pages(struct mm_struct *mm, bool huge, unsigned long addr, un
 	if (huge)
 		mm_flags_clear(MMF_DISABLE_THP_COMPLETELY, mm);
 	while (pages) {
-		struct checkpoint_run *run = &runs->runs[runs->count];
-		unsigned int nr;
-		struct folio *folio;
+		int nr;
 
 		if (!vma || addr >= vma->vm_end)
 			vma = vma_lookup(mm, addr);
@@ -469,28 +538,11 @@ int checkpoint_new_pages(struct mm_struct *mm, bool huge, unsigned long addr, un
 			err = -EFAULT;
 			break;
 		}
-		nr = min_t(unsigned long, pages, (vma->vm_end - addr) >> PAGE_SHIFT);
-		if (is_vm_hugetlb_page(vma)) {
-			err = get_hugetlb(vma, addr, &run->page);
-			if (err)
-				break;
-			folio = page_folio(run->page);
-			nr = min_t(unsigned long, nr,
-				   folio_nr_pages(folio) - folio_page_idx(folio, run->page));
-		} else {
-			folio = new_folio(vma, addr, nr);
-			if (!folio) {
-				err = -ENOMEM;
-				break;
-			}
-			nr = folio_nr_pages(folio);
-			run->page = folio_page(folio, 0);
+		nr = add_new(vma, addr, min(pages, (vma->vm_end - addr) >> PAGE_SHIFT), runs);
+		if (nr < 0) {
+			err = nr;
+			break;
 		}
-		run->addr = addr;
-		run->nr = nr;
-		run->shared = false;
-		runs->count++;
-		runs->pages += nr;
 		addr += nr * PAGE_SIZE;
 		pages -= nr;
 	}
@@ -804,7 +856,7 @@ static int copy_one(const struct sharing *pages)
 				    FOLL_FORCE | FOLL_DUMP, &page, NULL);
 	if (got != 1)
 		return got ?: -EFAULT;
-	folio = new_folio(pages->to, pages->to_addr, 1);
+	folio = new_folio(pages->to, pages->to_addr, 0);
 	if (folio) {
 		copy_highpage(folio_page(folio, 0), page);
 		__folio_mark_uptodate(folio);

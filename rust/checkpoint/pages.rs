@@ -227,13 +227,21 @@ impl Runs {
         }
     }
 
-    /// The runs as an iterator over them wants them.
-    fn bvecs(&self, into: &mut KVVec<bindings::bio_vec>) -> Result {
+    /// The runs but for their first `skip` pages, as an iterator over them wants them. Returns
+    /// whether anything is left.
+    fn bvecs(&self, mut skip: u32, into: &mut KVVec<bindings::bio_vec>) -> Result<bool> {
         into.clear();
-        for run in self.runs.iter() {
-            into.push(bvec(run), GFP_KERNEL)?;
+        if usize::try_from(skip)? == self.pages {
+            return Ok(false);
         }
-        Ok(())
+        for run in self.runs.iter() {
+            let without = skip.min(run.nr);
+            skip -= without;
+            if without < run.nr {
+                into.push(bvec(run, without), GFP_KERNEL)?;
+            }
+        }
+        Ok(true)
     }
 
     /// Calls `act` with the contents of each run, in order.
@@ -264,10 +272,11 @@ impl Runs {
     }
 }
 
-fn bvec(run: &bindings::checkpoint_run) -> bindings::bio_vec {
+/// `run` but for its first `skip` pages, of which it has more.
+fn bvec(run: &bindings::checkpoint_run, skip: u32) -> bindings::bio_vec {
     bindings::bio_vec {
-        bv_page: run.page,
-        bv_len: run.nr * PAGE_SIZE as u32,
+        bv_page: run.page.wrapping_add(skip as usize),
+        bv_len: (run.nr - skip) * PAGE_SIZE as u32,
         bv_offset: 0,
     }
 }
@@ -338,9 +347,14 @@ impl Output<'_> {
     fn write_pages(&mut self, runs: &Runs, bvecs: &mut KVVec<bindings::bio_vec>) -> Result {
         match self {
             Self::Stream(stream) => {
-                runs.bvecs(bvecs)?;
+                let pages = u32::try_from(runs.pages)?;
                 // SAFETY: `runs` holds a reference to each page.
-                unsafe { stream.write_pages(bvecs) }
+                let done = unsafe { stream.write_cached(&runs.runs, pages) };
+                if runs.bvecs(done, bvecs)? {
+                    // SAFETY: As above.
+                    unsafe { stream.write_pages(bvecs) }?;
+                }
+                Ok(())
             }
             Self::Copy(buffer) => runs.each(|bytes| buffer.put(&[bytes])),
         }
@@ -661,7 +675,7 @@ impl<'a> Drain<'a> {
                 given += 1;
             } else {
                 skip(stream, &mut given)?;
-                self.bvecs.push(bvec(run), GFP_KERNEL)?;
+                self.bvecs.push(bvec(run, 0), GFP_KERNEL)?;
             }
             index += usize::try_from(run.nr)?;
         }
@@ -912,9 +926,13 @@ impl<'a> Fill<'a> {
 
     /// Reads the contents of what has been made, and returns their checksum.
     pub(crate) fn read(&mut self) -> Result<u32> {
-        self.runs.bvecs(&mut self.bvecs)?;
+        let pages = u32::try_from(self.runs.pages)?;
         // SAFETY: `runs` holds a reference to each page, and nobody else runs in that memory yet.
-        unsafe { self.stream.read_pages(&self.bvecs) }?;
+        let done = unsafe { self.stream.read_cached(&self.runs.runs, pages) };
+        if self.runs.bvecs(done, &mut self.bvecs)? {
+            // SAFETY: As above.
+            unsafe { self.stream.read_pages(&self.bvecs) }?;
+        }
         self.runs.checksum()
     }
 

@@ -110,6 +110,9 @@ impl Stream {
     /// What the file says; `EIO` when it takes nothing more, `ENODATA` when it has nothing more.
     fn transfer(&self, iter: &mut bindings::iov_iter, mut left: usize, writing: bool) -> Result {
         while left > 0 {
+            // A file that comes to the limit of its length has cut off what is beyond.
+            // SAFETY: The iterator covers so much, of which it has gone through the rest.
+            unsafe { iter.__bindgen_anon_1.__bindgen_anon_1.as_mut() }.count = left;
             match self.step(iter, writing)? {
                 0 if writing => return Err(EIO),
                 0 => return Err(ENODATA),
@@ -157,6 +160,18 @@ impl Stream {
     /// As [`Stream::write_all`].
     pub(crate) fn write_buffer(&self, buffer: &Buffer) -> Result {
         buffer.pieces().try_for_each(|piece| self.write_all(piece))
+    }
+
+    /// Adds copies of `pages` pages, those of `runs`, to a file in tmpfs. Returns how many are in it
+    /// now; the others are to be written.
+    ///
+    /// # Safety
+    ///
+    /// The caller holds a reference to the pages of every run, and there are so many of them.
+    pub(crate) unsafe fn write_cached(&self, runs: &[bindings::checkpoint_run], pages: u32) -> u32 {
+        // SAFETY: The file is valid and open for writing; the rest by the safety requirement. As for
+        // `step()`.
+        unsafe { bindings::checkpoint_write_cached(self.file.as_ptr(), runs.as_ptr(), pages) }
     }
 
     /// Writes whole pages, without a copy in between.
@@ -213,6 +228,18 @@ impl Stream {
             Err(err) if err == EINVAL => Ok(()),
             result => result,
         }
+    }
+
+    /// Copies what comes next in a file in tmpfs into `pages` pages, those of `runs`. Returns how many
+    /// have their contents now; the others are to be read.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Stream::write_cached`], and the caller may write to the pages.
+    pub(crate) unsafe fn read_cached(&self, runs: &[bindings::checkpoint_run], pages: u32) -> u32 {
+        // SAFETY: The file is valid and open for reading; the rest by the safety requirement. As for
+        // `step()`.
+        unsafe { bindings::checkpoint_read_cached(self.file.as_ptr(), runs.as_ptr(), pages) }
     }
 
     /// Reads whole pages from the stream, without a copy in between.

@@ -248,17 +248,24 @@ pub fn clone<T: Sync>(
     Ok(pid)
 }
 
+/// A file in memory.
+pub fn memfd(name: &str, flags: u32) -> Result<OwnedFd> {
+    let name = CString::new(name)?;
+    // SAFETY: `name` is a string.
+    Ok(owned(unsafe { libc::memfd_create(name.as_ptr(), flags) })?)
+}
+
 /// A file system in memory that goes away with the test.
 pub struct Tmpfs(CString);
 
 impl Tmpfs {
-    /// Mounts one of a size as mount(8) takes it, at a directory that is made for it.
-    pub fn mount(path: &Path, size: &str) -> Result<Self> {
+    /// Mounts one with options as mount(8) takes them, at a directory that is made for it.
+    pub fn mount(path: &Path, options: &str) -> Result<Self> {
         fs::create_dir_all(path)?;
         let target = CString::new(path.as_os_str().as_bytes())?;
-        let (kind, size) = (c"tmpfs".as_ptr(), CString::new(format!("size={size}"))?);
+        let (kind, options) = (c"tmpfs".as_ptr(), CString::new(options)?);
         // SAFETY: all are C strings.
-        cvt(unsafe { libc::mount(kind, target.as_ptr(), kind, 0, size.as_ptr().cast()) })?;
+        cvt(unsafe { libc::mount(kind, target.as_ptr(), kind, 0, options.as_ptr().cast()) })?;
         Ok(Self(target))
     }
 }
@@ -268,6 +275,16 @@ impl Drop for Tmpfs {
         // SAFETY: the target is a C string.
         unsafe { libc::umount2(self.0.as_ptr(), libc::MNT_DETACH) };
     }
+}
+
+/// Free blocks of the file system that `path` is in.
+pub fn free_blocks(path: &Path) -> Result<u64> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: all zeroes is valid for a struct of numbers.
+    let mut stat: libc::statvfs = unsafe { mem::zeroed() };
+    // SAFETY: `path` is a C string, and `stat` is valid for writes.
+    cvt(unsafe { libc::statvfs(path.as_ptr(), &mut stat) })?;
+    Ok(stat.f_bfree)
 }
 
 /// Moves this process to a memory cgroup of its own, `NAME-PID`.

@@ -683,6 +683,16 @@ int checkpoint_share_pages(struct mm_struct *from_mm, unsigned long from_addr,
 			   struct mm_struct *to_mm, unsigned long to_addr, unsigned int nr);
 int checkpoint_populate_locked(struct mm_struct *mm);
 
+/* kernel/checkpoint/tmpfs.c */
+
+bool checkpoint_takes_pages(struct file *file);
+unsigned int checkpoint_write_cached(struct file *file, const struct checkpoint_run *runs,
+				     unsigned int pages);
+unsigned int checkpoint_read_cached(struct file *file, const struct checkpoint_run *runs,
+				    unsigned int pages);
+
+/* kernel/checkpoint/donate.c */
+
 /**
  * struct checkpoint_donation - pages that move from an address space into an image
  * @mm:		address space
@@ -699,7 +709,6 @@ struct checkpoint_donation {
 	pgoff_t index;
 };
 
-bool checkpoint_takes_pages(struct file *file);
 bool checkpoint_may_donate(struct page *page);
 const void *checkpoint_robust_mm(struct task_struct *task);
 int checkpoint_donate_begin(struct file *file, unsigned long pages);

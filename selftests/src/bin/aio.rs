@@ -191,10 +191,7 @@ impl IoContext {
 
 /// Something to read and write, which nobody else changes.
 fn file() -> Result<OwnedFd> {
-    // SAFETY: the name is a C string.
-    Ok(owned(unsafe {
-        libc::memfd_create(c"file".as_ptr(), libc::MFD_CLOEXEC)
-    })?)
+    sys::memfd("file", libc::MFD_CLOEXEC)
 }
 
 fn request(opcode: u16, fd: &OwnedFd, data: u64, buf: &[u8]) -> Request {

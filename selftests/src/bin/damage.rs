@@ -645,7 +645,7 @@ fn reader_gone(b: &Bench<'_>) -> Result<()> {
 fn disk_full(b: &Bench<'_>) -> Result<()> {
     let life = b.start("large")?;
     let path = b.path("small-disk");
-    let _disk = Tmpfs::mount(&path, "1m")?;
+    let _disk = Tmpfs::mount(&path, "size=1m")?;
     let ckpt = b
         .ckpt()
         .arg("--kill")

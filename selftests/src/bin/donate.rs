@@ -16,8 +16,8 @@ use selftests::sys::{
     cvt,
     enter_cgroup,
     fill,
+    memfd,
     open,
-    owned,
     pipe,
     read,
     seek,
@@ -200,7 +200,7 @@ fn in_a_cgroup(v: &Victim) -> Result<()> {
 
 fn disk(b: &Bench<'_>, size: &str) -> Result<(Tmpfs, PathBuf)> {
     let path = b.path("memory");
-    Ok((Tmpfs::mount(&path, size)?, path))
+    Ok((Tmpfs::mount(&path, &format!("size={size}"))?, path))
 }
 
 fn two_cycles(b: &Bench<'_>) -> Result<()> {
@@ -288,13 +288,6 @@ fn kill_to(b: &Bench<'_>, life: &mut Life<'_>, to: &OwnedFd) -> Result<()> {
     life.reap_rest()
 }
 
-fn memfd(flags: u32) -> Result<OwnedFd> {
-    // SAFETY: the name is a C string.
-    Ok(owned(unsafe {
-        libc::memfd_create(c"image".as_ptr(), libc::MFD_CLOEXEC | flags)
-    })?)
-}
-
 fn passes_from(b: &Bench<'_>, life: &mut Life<'_>, image: &OwnedFd) -> Result<()> {
     life.restart_by(b.rstr().stdin(image.try_clone()?))?;
     life.passes()
@@ -303,7 +296,7 @@ fn passes_from(b: &Bench<'_>, life: &mut Life<'_>, image: &OwnedFd) -> Result<()
 /// Somebody has mapped the file, and has made it have pages, which do not become others.
 fn file_with_pages(b: &Bench<'_>) -> Result<()> {
     let mut life = b.start("all-kinds")?;
-    let image = memfd(0)?;
+    let image = memfd("image", libc::MFD_CLOEXEC)?;
     let len = 12 * MIB;
     sys::file(&image)?.set_len(len as u64)?;
     let view = Area::map(len, RW, MAP_SHARED, image.as_raw_fd(), 0)?;
@@ -321,7 +314,7 @@ fn file_with_pages(b: &Bench<'_>) -> Result<()> {
 
 fn sealed(b: &Bench<'_>) -> Result<()> {
     let mut life = b.start("all-kinds")?;
-    let image = memfd(libc::MFD_ALLOW_SEALING)?;
+    let image = memfd("image", libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING)?;
     sys::fcntl(&image, libc::F_ADD_SEALS, libc::F_SEAL_GROW)?;
     b.ckpt()
         .arg("--kill")

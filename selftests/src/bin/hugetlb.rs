@@ -13,7 +13,6 @@ use selftests::prelude::*;
 use selftests::sys::{
     cvt,
     fill,
-    owned,
     verify,
     Area, //
 };
@@ -130,10 +129,7 @@ fn memfd(v: &Victim) -> Result<()> {
     if !Path::new(POOL).exists() {
         return skip("no huge pages in this kernel");
     }
-    // SAFETY: the name is a C string.
-    let fd = owned(unsafe {
-        libc::memfd_create(c"huge".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_HUGETLB)
-    })?;
+    let fd = sys::memfd("huge", libc::MFD_CLOEXEC | libc::MFD_HUGETLB)?;
     // SAFETY: no memory is involved.
     cvt(unsafe { libc::ftruncate(fd.as_raw_fd(), HUGE as i64) })?;
     let area = Area::map(HUGE, RW, MAP_SHARED, fd.as_raw_fd(), 0)?;

@@ -26,6 +26,7 @@ use selftests::sys::{
     file,
     fill,
     fill_file,
+    memfd,
     open,
     owned,
     seek,
@@ -39,7 +40,6 @@ use selftests::{
     NumbersThatFollow,
     Process, //
 };
-use std::ffi::CString;
 use std::fs;
 use std::os::fd::{
     AsRawFd,
@@ -83,12 +83,6 @@ const RW: i32 = PROT_READ | PROT_WRITE;
 const NOEXEC_SEAL: u32 = 8;
 const EXEC: u32 = 16;
 const F_SEAL_EXEC: i32 = 0x20;
-
-fn memfd(name: &str, flags: u32) -> Result<OwnedFd> {
-    let name = CString::new(name)?;
-    // SAFETY: `name` is a string.
-    Ok(owned(unsafe { libc::memfd_create(name.as_ptr(), flags) })?)
-}
 
 fn contents(v: &Victim) -> Result<()> {
     let fd = memfd("data", MFD_CLOEXEC)?;

@@ -11,6 +11,8 @@ use selftests::prelude::*;
 use selftests::sys::{
     cvt,
     fill,
+    memfd,
+    seek,
     verify,
     Area,
     PAGE, //
@@ -24,6 +26,7 @@ use selftests::{
 use std::ffi::CString;
 use std::fs;
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -38,6 +41,10 @@ const SUITE: Suite = Suite {
         Custom {
             name: "paged-out-and-shared",
             run: |bench| with_swap(bench, "two-processes"),
+        },
+        Custom {
+            name: "image",
+            run: image_in_swap,
         },
     ],
     victims: &[
@@ -156,4 +163,38 @@ fn with_swap(bench: &Bench<'_>, victim: &str) -> Result<()> {
         Outcome::Pass => Ok(()),
         other => bail!("restarted: {other:?}"),
     }
+}
+
+/// Bytes in swap.
+fn used_swap() -> Result<usize> {
+    // SAFETY: all zeroes is valid for a struct of numbers.
+    let mut info: libc::sysinfo = unsafe { std::mem::zeroed() };
+    // SAFETY: `info` is valid for writes.
+    cvt(unsafe { libc::sysinfo(&mut info) })?;
+    Ok((info.totalswap - info.freeswap) as usize * info.mem_unit as usize)
+}
+
+/// The image itself is paged out.
+fn image_in_swap(bench: &Bench<'_>) -> Result<()> {
+    let _swap = Swap::new(&bench.path("swap"))?;
+    let mut life = bench.start("one-process")?;
+    let image = memfd("image", libc::MFD_CLOEXEC)?;
+    let ckpt = bench.ckpt().arg(life.pid.to_string());
+    ckpt.stdout(image.try_clone()?).run()?.succeeded("ckpt")?;
+    life.kill()?;
+    let len = sys::file(&image)?.metadata()?.len() as usize / PAGE * PAGE;
+    let before = used_swap()?;
+    let view = Area::map(len, RW, libc::MAP_SHARED, image.as_raw_fd(), 0)?;
+    // What is not mapped is not paged out.
+    std::hint::black_box(view.bytes().to_vec());
+    // SAFETY: the area is ours.
+    unsafe {
+        cvt(libc::madvise(view.addr.cast(), len, libc::MADV_PAGEOUT))?;
+        cvt(libc::munmap(view.addr.cast(), len))?;
+    }
+    let there = used_swap()?.saturating_sub(before);
+    ensure!(there > len / 2, "only {there} of {len} bytes are in swap");
+    seek(&image, 0, libc::SEEK_SET)?;
+    life.restart_by(bench.rstr().stdin(image.try_clone()?))?;
+    life.passes()
 }
