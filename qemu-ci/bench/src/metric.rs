@@ -88,7 +88,7 @@ pub fn run(args: &[&str]) -> Result<()> {
     let options = Options::parse(args)?;
     raise_limits()?;
     if let Some(who) = &options.idle {
-        return footprint::idle(&options, who);
+        return footprint::idle(who);
     }
     // The first time is another: files are not in the page cache, and CRIU looks at the kernel.
     for &engine in &options.engines {
