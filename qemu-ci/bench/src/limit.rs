@@ -10,6 +10,7 @@ use anyhow::bail;
 use anyhow::ensure;
 use selftests::sys;
 use selftests::sys::Area;
+use selftests::sys::PAGE;
 use std::arch::x86_64::_mm_crc32_u64;
 use std::fs;
 use std::fs::File;
@@ -58,8 +59,12 @@ pub fn run(what: &str, size: &str, runs: &str) -> Result<()> {
     };
     match what {
         "fork" => {
-            victim::memory(size)?;
-            measure(Box::new(|| fork(false)))?;
+            let memory = victim::memory(size)?;
+            measure(Box::new(move || {
+                // As the victim's, all of it can be written to; after a fork(2) it cannot be.
+                memory.bytes().chunks_exact_mut(PAGE).for_each(|page| page[8] ^= 1);
+                fork(false)
+            }))?;
         }
         "fork-wait" => {
             victim::memory(size)?;
@@ -181,7 +186,7 @@ fn crc32c_of(pages: &[u8]) -> u64 {
     let mut crc = !0;
     for round in pages.chunks_exact(128) {
         for word in round.chunks_exact(8) {
-            crc = _mm_crc32_u64(crc, word.iter().rev().fold(0, |all, byte| all << 8 | u64::from(*byte)));
+            crc = _mm_crc32_u64(crc, word.try_into().map_or(0, u64::from_le_bytes));
         }
     }
     crc
