@@ -34,6 +34,7 @@ use crate::{
         Task, //
     },
     mm::MmRef,
+    numbers::Bits,
     report::{
         Place,
         Report, //
@@ -41,66 +42,53 @@ use crate::{
     save::Saver, //
 };
 
-/// Bits of an image, each with what C calls it.
-type Table<const N: usize> = [(u32, u32); N];
+const TASK: Bits = Bits(&[
+    (bindings::CHECKPOINT_TASK_NO_TSC, task_flags::NO_TSC),
+    (bindings::CHECKPOINT_TASK_MCE_POLICY, task_flags::MCE_POLICY),
+    (bindings::CHECKPOINT_TASK_MCE_EARLY, task_flags::MCE_EARLY),
+    (bindings::CHECKPOINT_TASK_IO_FLUSHER, task_flags::IO_FLUSHER),
+]);
 
-const TASK: Table<4> = [
-    (task_flags::NO_TSC, bindings::CHECKPOINT_TASK_NO_TSC),
-    (task_flags::MCE_POLICY, bindings::CHECKPOINT_TASK_MCE_POLICY),
-    (task_flags::MCE_EARLY, bindings::CHECKPOINT_TASK_MCE_EARLY),
-    (task_flags::IO_FLUSHER, bindings::CHECKPOINT_TASK_IO_FLUSHER),
-];
-
-const MM: Table<10> = [
-    (mm_options::NO_THP, bindings::CHECKPOINT_MM_NO_THP),
-    (mm_options::ADVISED_THP, bindings::CHECKPOINT_MM_ADVISED_THP),
-    (mm_options::MERGE, bindings::CHECKPOINT_MM_MERGE),
-    (mm_options::MDWE, bindings::CHECKPOINT_MM_MDWE),
+const MM: Bits = Bits(&[
+    (bindings::CHECKPOINT_MM_NO_THP, mm_options::NO_THP),
+    (bindings::CHECKPOINT_MM_ADVISED_THP, mm_options::ADVISED_THP),
+    (bindings::CHECKPOINT_MM_MERGE, mm_options::MERGE),
+    (bindings::CHECKPOINT_MM_MDWE, mm_options::MDWE),
     (
-        mm_options::MDWE_NO_INHERIT,
         bindings::CHECKPOINT_MM_MDWE_NO_INHERIT,
+        mm_options::MDWE_NO_INHERIT,
     ),
-    (mm_options::FUTEX_HASH, bindings::CHECKPOINT_MM_FUTEX_HASH),
+    (bindings::CHECKPOINT_MM_FUTEX_HASH, mm_options::FUTEX_HASH),
     (
-        mm_options::MEMBARRIER_PRIVATE,
         bindings::CHECKPOINT_MM_MEMBARRIER_PRIVATE,
+        mm_options::MEMBARRIER_PRIVATE,
     ),
     (
-        mm_options::MEMBARRIER_GLOBAL,
         bindings::CHECKPOINT_MM_MEMBARRIER_GLOBAL,
+        mm_options::MEMBARRIER_GLOBAL,
     ),
     (
-        mm_options::MEMBARRIER_CORE,
         bindings::CHECKPOINT_MM_MEMBARRIER_CORE,
+        mm_options::MEMBARRIER_CORE,
     ),
     (
-        mm_options::MEMBARRIER_RSEQ,
         bindings::CHECKPOINT_MM_MEMBARRIER_RSEQ,
+        mm_options::MEMBARRIER_RSEQ,
     ),
-];
+]);
 
-const SCHEDULING: Table<4> = [
-    (scheduling_flags::RECLAIM, bindings::SCHED_FLAG_RECLAIM),
-    (scheduling_flags::OVERRUN, bindings::SCHED_FLAG_DL_OVERRUN),
+const SCHEDULING: Bits = Bits(&[
+    (bindings::SCHED_FLAG_RECLAIM, scheduling_flags::RECLAIM),
+    (bindings::SCHED_FLAG_DL_OVERRUN, scheduling_flags::OVERRUN),
     (
-        scheduling_flags::CLAMP_MIN,
         bindings::SCHED_FLAG_UTIL_CLAMP_MIN,
+        scheduling_flags::CLAMP_MIN,
     ),
     (
-        scheduling_flags::CLAMP_MAX,
         bindings::SCHED_FLAG_UTIL_CLAMP_MAX,
+        scheduling_flags::CLAMP_MAX,
     ),
-];
-
-fn to_image(table: &[(u32, u32)], bits: u32) -> u32 {
-    let set = table.iter().filter(|(_, c)| bits & c != 0);
-    set.fold(0, |flags, (image, _)| flags | image)
-}
-
-fn from_image(table: &[(u32, u32)], flags: u32) -> u32 {
-    let set = table.iter().filter(|(image, _)| flags & image != 0);
-    set.fold(0, |bits, (_, c)| bits | c)
-}
+]);
 
 /// How a task is scheduled.
 ///
@@ -119,7 +107,7 @@ pub(crate) fn flags(held: &Held) -> u32 {
     // SAFETY: `held` keeps its task, which stands still.
     unsafe {
         let reset = (*held.as_raw()).sched_reset_on_fork() != 0;
-        to_image(&TASK, bindings::checkpoint_task_attributes(held.as_raw()))
+        TASK.to_image(bindings::checkpoint_task_attributes(held.as_raw()))
             | if reset {
                 task_flags::SCHED_RESET_ON_FORK
             } else {
@@ -147,7 +135,7 @@ pub(crate) fn save(saver: &mut Saver<'_>, held: &Held, id: u32) -> Result {
     let attr = unsafe { sched_attr(held.as_raw()) };
     let record = Scheduling {
         task: id.into(),
-        flags: to_image(&SCHEDULING, u32::try_from(attr.sched_flags)?).into(),
+        flags: SCHEDULING.to_image(u32::try_from(attr.sched_flags)?).into(),
         runtime_ns: attr.sched_runtime.into(),
         deadline_ns: attr.sched_deadline.into(),
         period_ns: attr.sched_period.into(),
@@ -176,7 +164,7 @@ pub(crate) fn save_mm(saver: &mut Saver<'_>, leader: &Held, id: u32) -> Result {
     }
     let record = MmOptions {
         process: id.into(),
-        flags: to_image(&MM, options).into(),
+        flags: MM.to_image(options).into(),
         futex_slots: slots.into(),
         reserved: 0.into(),
     };
@@ -266,10 +254,9 @@ pub(crate) fn check_mm(record: Option<&MmOptions>, place: Place, report: &mut Re
 pub(crate) fn restore(record: &Task, dispatch: Option<&Dispatch>) -> Result {
     // SAFETY: The functions act on the current task.
     unsafe {
-        to_result(bindings::checkpoint_set_task_attributes(from_image(
-            &TASK,
-            record.flags.get(),
-        )))?;
+        to_result(bindings::checkpoint_set_task_attributes(
+            TASK.to_kernel(record.flags.get()),
+        ))?;
         if let Some(dispatch) = dispatch {
             to_result(bindings::checkpoint_set_user_dispatch(
                 dispatch.offset.get(),
@@ -290,7 +277,7 @@ pub(crate) fn restore(record: &Task, dispatch: Option<&Dispatch>) -> Result {
 pub(crate) fn restore_scheduling(record: &Task, more: Option<&Scheduling>) -> Result {
     // SAFETY: The current task is valid, and only it changes these.
     let own = unsafe { sched_attr(bindings::get_current()) };
-    let flags = more.map_or(0, |more| from_image(&SCHEDULING, more.flags.get()));
+    let flags = more.map_or(0, |more| SCHEDULING.to_kernel(more.flags.get()));
     let reset = if record.flags.get() & task_flags::SCHED_RESET_ON_FORK != 0 {
         bindings::SCHED_FLAG_RESET_ON_FORK
     } else {
@@ -366,7 +353,7 @@ fn is_same(a: &bindings::sched_attr, b: &bindings::sched_attr) -> bool {
 ///
 /// `EINTR`, `ENOMEM`.
 pub(crate) fn prepare_mm(record: Option<&MmOptions>) -> Result {
-    let wanted = record.map_or(0, |record| from_image(&MM, record.flags.get()));
+    let wanted = record.map_or(0, |record| MM.to_kernel(record.flags.get()));
     // SAFETY: The function acts on the current task, which has not been in user mode.
     to_result(unsafe { bindings::checkpoint_prepare_mm_options(wanted) })
 }
@@ -380,7 +367,7 @@ pub(crate) fn finish_mm(record: Option<&MmOptions>) -> Result {
     let Some(record) = record else {
         return Ok(());
     };
-    let wanted = from_image(&MM, record.flags.get());
+    let wanted = MM.to_kernel(record.flags.get());
     // SAFETY: As above.
     to_result(unsafe { bindings::checkpoint_finish_mm_options(wanted, record.futex_slots.get()) })
 }

@@ -74,6 +74,7 @@ mod image;
 mod machine;
 mod mempolicy;
 mod mm;
+mod numbers;
 mod objects;
 mod outside;
 mod pages;

@@ -22,6 +22,10 @@ use crate::{
         mem_policy_flags,
         MemPolicy, //
     },
+    numbers::{
+        Bits,
+        Numbers, //
+    },
     objects::Class,
     report::{
         Place,
@@ -31,7 +35,7 @@ use crate::{
 };
 
 /// Policies by their numbers in the kernel and in an image.
-const MODES: &[(u32, u32)] = &[
+const MODES: Numbers = Numbers(&[
     (
         bindings::mempolicy_mode_MPOL_PREFERRED,
         mem_policy::PREFERRED,
@@ -50,10 +54,10 @@ const MODES: &[(u32, u32)] = &[
         bindings::mempolicy_mode_MPOL_WEIGHTED_INTERLEAVE,
         mem_policy::WEIGHTED_INTERLEAVE,
     ),
-];
+]);
 
 /// The same for their flags.
-const FLAGS: &[(u32, u32)] = &[
+const FLAGS: Bits = Bits(&[
     (
         bindings::MPOL_F_STATIC_NODES,
         mem_policy_flags::STATIC_NODES,
@@ -66,7 +70,7 @@ const FLAGS: &[(u32, u32)] = &[
         bindings::MPOL_F_NUMA_BALANCING,
         mem_policy_flags::NUMA_BALANCING,
     ),
-];
+]);
 
 /// Words of a set of nodes in an image.
 const NODE_WORDS: usize = (1usize << bindings::CONFIG_NODES_SHIFT).div_ceil(64);
@@ -98,18 +102,13 @@ pub(crate) unsafe fn save(
     if let Some(id) = saver.objects.get(Class::MemPolicy, identity) {
         return Ok(Some(id));
     }
-    let known = FLAGS.iter().fold(0, |bits, (kernel, _)| bits | kernel);
-    let mode = MODES.iter().find(|(kernel, _)| *kernel == policy.mode);
-    let (Some((_, mode)), 0) = (mode, policy.flags & !known) else {
+    let mode = MODES.to_image(policy.mode);
+    let (Some(mode), Some(flags)) = (mode, FLAGS.all_to_image(policy.flags)) else {
         saver.refuse(place, fmt!("memory policy {}: not supported", policy.mode));
         return Ok(None);
     };
-    let flags = FLAGS
-        .iter()
-        .filter(|(kernel, _)| policy.flags & kernel != 0)
-        .fold(0, |bits, (_, image)| bits | image);
     let record = MemPolicy {
-        mode: (*mode).into(),
+        mode: mode.into(),
         flags: flags.into(),
         home_node: policy.home_node.into(),
         reserved: 0.into(),
@@ -134,18 +133,10 @@ impl Wanted {
                 GFP_KERNEL,
             )?;
         }
-        let mode = MODES
-            .iter()
-            .find(|(_, image)| *image == record.mode.get())
-            .ok_or(EINVAL)?;
-        let flags = FLAGS
-            .iter()
-            .filter(|(_, image)| record.flags.get() & image != 0)
-            .fold(0, |bits, (kernel, _)| bits | kernel);
         Ok(Self {
             policy: bindings::checkpoint_mempolicy {
-                mode: mode.0,
-                flags,
+                mode: MODES.to_kernel(record.mode.get())?,
+                flags: FLAGS.to_kernel(record.flags.get()),
                 home_node: record.home_node.get(),
                 words: u32::try_from(nodes.len())?,
                 nodes: ptr::null(),

@@ -39,39 +39,26 @@ use crate::{
         Timer,
         Timers, //
     },
+    numbers::Numbers,
     report::Place,
     save::Saver, //
 };
 
 /// The clocks that do not count CPU time, by their numbers in the image.
-const CLOCKS: [(u32, u32); 4] = [
-    (timer_clock::REALTIME, bindings::CLOCK_REALTIME),
-    (timer_clock::MONOTONIC, bindings::CLOCK_MONOTONIC),
-    (timer_clock::BOOTTIME, bindings::CLOCK_BOOTTIME),
-    (timer_clock::TAI, bindings::CLOCK_TAI),
-];
+const CLOCKS: Numbers = Numbers(&[
+    (bindings::CLOCK_REALTIME, timer_clock::REALTIME),
+    (bindings::CLOCK_MONOTONIC, timer_clock::MONOTONIC),
+    (bindings::CLOCK_BOOTTIME, timer_clock::BOOTTIME),
+    (bindings::CLOCK_TAI, timer_clock::TAI),
+]);
 
 /// Kinds of notification, by their numbers in the image.
-const NOTIFY: [(u32, u32); 4] = [
-    (timer_notify::SIGNAL, bindings::SIGEV_SIGNAL),
-    (timer_notify::NONE, bindings::SIGEV_NONE),
-    (timer_notify::THREAD, bindings::SIGEV_THREAD),
-    (timer_notify::THREAD_ID, bindings::SIGEV_THREAD_ID),
-];
-
-/// The number in the image of what the kernel calls `number`.
-fn to_image(table: &[(u32, u32)], number: i32) -> Option<u32> {
-    let mut rows = table.iter();
-    rows.find(|(_, kernel)| i32::try_from(*kernel) == Ok(number))
-        .map(|(image, _)| *image)
-}
-
-/// What the kernel calls number `number` of the image.
-fn from_image(table: &[(u32, u32)], number: u32) -> Result<i32> {
-    let mut rows = table.iter();
-    let (_, kernel) = rows.find(|(image, _)| *image == number).ok_or(EINVAL)?;
-    Ok(i32::try_from(*kernel)?)
-}
+const NOTIFY: Numbers = Numbers(&[
+    (bindings::SIGEV_SIGNAL, timer_notify::SIGNAL),
+    (bindings::SIGEV_NONE, timer_notify::NONE),
+    (bindings::SIGEV_THREAD, timer_notify::THREAD),
+    (bindings::SIGEV_THREAD_ID, timer_notify::THREAD_ID),
+]);
 
 /// Bits of the clocks that count CPU time: what they count, and that it is that of a thread. The
 /// others are the inverted number of the task, of which 0 stands for the caller.
@@ -82,7 +69,7 @@ const CPU_KINDS: u32 = 3;
 /// The clock of a timer in the image's form, and whether it is named without a number.
 fn clock(state: &bindings::posix_timer_saved) -> Option<(u32, bool)> {
     if state.clock >= 0 {
-        return Some((to_image(&CLOCKS, state.clock)?, false));
+        return Some((CLOCKS.to_image(u32::try_from(state.clock).ok()?)?, false));
     }
     let which = u32::try_from(state.clock & CPU_WHICH).ok()?;
     let first = if state.clock & CPU_THREAD != 0 {
@@ -96,7 +83,7 @@ fn clock(state: &bindings::posix_timer_saved) -> Option<(u32, bool)> {
 /// The clock of `timer` as the kernel has it.
 fn kernel_clock(timer: &Timer) -> Result<i32> {
     if !timer.counts_cpu_time() {
-        return from_image(&CLOCKS, timer.clock.get());
+        return Ok(i32::try_from(CLOCKS.to_kernel(timer.clock.get())?)?);
     }
     let kind = timer.clock.get() - timer_clock::PROCESS_PROF;
     let task = if timer.flags.get() & timer_flags::OWN_CLOCK != 0 {
@@ -120,7 +107,9 @@ fn to_record(state: &bindings::posix_timer_saved, clock: u32, own_clock: bool) -
     ];
     let set = bits.iter().filter(|(set, _)| *set);
     let flags = set.fold(0, |flags, (_, bit)| flags | bit);
-    let notify = to_image(&NOTIFY, state.notify).ok_or(EINVAL)?;
+    let notify = NOTIFY
+        .to_image(u32::try_from(state.notify)?)
+        .ok_or(EINVAL)?;
     let one_thread = notify == timer_notify::THREAD_ID;
     Ok(Timer {
         id: u32::try_from(state.id)?.into(),
@@ -144,7 +133,7 @@ fn from_record(timer: &Timer) -> Result<bindings::posix_timer_saved> {
     Ok(bindings::posix_timer_saved {
         id: i32::try_from(timer.id.get())?,
         clock: kernel_clock(timer)?,
-        notify: from_image(&NOTIFY, timer.notify.get())?,
+        notify: i32::try_from(NOTIFY.to_kernel(timer.notify.get())?)?,
         signo: timer.signo.get(),
         notify_task: timer.notify_task.get(),
         clock_task: timer.clock_task.get(),

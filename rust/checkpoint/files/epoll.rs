@@ -43,6 +43,7 @@ use crate::{
         Kind,
         RecordRef, //
     },
+    numbers::Bits,
     objects::Class,
     plan::{
         Blueprint,
@@ -62,7 +63,7 @@ use crate::{
 const PART: usize = 8192;
 
 /// Events of epoll_ctl(2), and their bits in the image.
-const EVENTS: &[(u32, u32)] = &[
+const EVENTS: Bits = Bits(&[
     (bindings::POLLIN, epoll_events::IN),
     (bindings::POLLPRI, epoll_events::PRI),
     (bindings::POLLOUT, epoll_events::OUT),
@@ -78,7 +79,7 @@ const EVENTS: &[(u32, u32)] = &[
     (1 << 29, epoll_events::WAKEUP),
     (1 << 30, epoll_events::ONESHOT),
     (1 << 31, epoll_events::ET),
-];
+]);
 
 /// Kinds of files that nobody but the tree can make ready, so that all they have to tell is known.
 const CLOSED: &[Kind] = &[
@@ -189,14 +190,7 @@ fn save_items(saver: &mut Saver<'_>, epoll: &Later) -> Result {
             );
             continue;
         };
-        let mut unknown = item.events;
-        let mut events = 0;
-        for (kernel, image) in EVENTS {
-            if unknown & kernel != 0 {
-                events |= image;
-                unknown &= !kernel;
-            }
-        }
+        let (events, unknown) = EVENTS.split(item.events);
         if unknown != 0 {
             saver.refuse(
                 epoll.place,
@@ -333,17 +327,13 @@ pub(crate) fn link_own(blueprint: &Blueprint, index: usize) -> Result {
 fn add(blueprint: &Blueprint, epoll: &File, item: &EpollItem) -> Result {
     let id = item.file.get();
     let file = blueprint.file(id)?;
-    let events = item.events.get();
     // The process whose signals it told of has ended.
     let silent = blueprint.kind(id) == Some(Kind::FileSignalfd) && item.sighand.get() == 0;
     let item = bindings::epoll_item {
         file: file.as_ptr(),
         data: item.data.get(),
         fd: i32::try_from(item.fd.get())?,
-        events: EVENTS
-            .iter()
-            .filter(|(_, image)| events & image != 0)
-            .fold(0, |events, (kernel, _)| events | kernel),
+        events: EVENTS.to_kernel(item.events.get()),
         ready: item.flags.get() & epoll_item_flags::READY != 0,
         exact: is_closed(blueprint, id),
         silent,

@@ -33,6 +33,10 @@ use crate::{
         },
         RecordRef, //
     },
+    numbers::{
+        Bits,
+        Numbers, //
+    },
     plan::{
         Blueprint,
         Opening, //
@@ -45,7 +49,7 @@ use crate::{
 };
 
 /// Flags of fanotify_init(2), and their bits in the image.
-const FLAGS: &[(u32, u32)] = &[
+const FLAGS: Bits = Bits(&[
     (bindings::FAN_CLOEXEC, fanotify_flags::CLOEXEC),
     (bindings::FAN_NONBLOCK, fanotify_flags::NONBLOCK),
     (bindings::FAN_CLASS_CONTENT, fanotify_flags::CONTENT),
@@ -73,10 +77,10 @@ const FLAGS: &[(u32, u32)] = &[
         fanotify_flags::REPORT_FD_ERROR,
     ),
     (bindings::FAN_REPORT_MNT, fanotify_flags::REPORT_MNT),
-];
+]);
 
 /// Flags of the files that come with events, but for the access mode, and their bits in the image.
-const EVENT_FLAGS: &[(u32, u32)] = &[
+const EVENT_FLAGS: Bits = Bits(&[
     (bindings::O_APPEND, file_flags::APPEND),
     (bindings::O_NONBLOCK, file_flags::NONBLOCK),
     (bindings::O_SYNC & !bindings::O_DSYNC, file_flags::SYNC),
@@ -84,17 +88,17 @@ const EVENT_FLAGS: &[(u32, u32)] = &[
     (bindings::O_LARGEFILE, file_flags::LARGEFILE),
     (bindings::O_NOATIME, file_flags::NOATIME),
     (bindings::O_CLOEXEC, file_flags::OPENED_CLOEXEC),
-];
+]);
 
 /// Access modes of these files, and their bits in the image.
-const ACCESS: &[(u32, u32)] = &[
+const ACCESS: Numbers = Numbers(&[
     (bindings::O_RDONLY, file_flags::READ),
     (bindings::O_WRONLY, file_flags::WRITE),
     (bindings::O_RDWR, file_flags::READ | file_flags::WRITE),
-];
+]);
 
 /// Bits of fanotify_mark(2), and their bits in the image.
-const MASK: &[(u32, u32)] = &[
+const MASK: Bits = Bits(&[
     (bindings::FAN_ACCESS, fanotify_mask::ACCESS),
     (bindings::FAN_MODIFY, fanotify_mask::MODIFY),
     (bindings::FAN_ATTRIB, fanotify_mask::ATTRIB),
@@ -116,42 +120,24 @@ const MASK: &[(u32, u32)] = &[
     (bindings::FAN_RENAME, fanotify_mask::RENAME),
     (bindings::FAN_EVENT_ON_CHILD, fanotify_mask::EVENT_ON_CHILD),
     (bindings::FAN_ONDIR, fanotify_mask::ONDIR),
-];
+]);
 
 /// Flags of fanotify_mark(2) that a mark keeps, and their bits in the image.
-const MARK_FLAGS: &[(u32, u32)] = &[
+const MARK_FLAGS: Bits = Bits(&[
     (
         bindings::FAN_MARK_IGNORED_SURV_MODIFY,
         fanotify_mark_flags::SURV_MODIFY,
     ),
     (bindings::FAN_MARK_EVICTABLE, fanotify_mark_flags::EVICTABLE),
     (bindings::FAN_MARK_IGNORE, fanotify_mark_flags::IGNORE),
-];
+]);
 
 /// What can be marked, and its number in the image.
-const TYPES: &[(u32, u32)] = &[
+const TYPES: Numbers = Numbers(&[
     (bindings::FAN_MARK_INODE, fanotify_mark::INODE),
     (bindings::FAN_MARK_MOUNT, fanotify_mark::MOUNT),
     (bindings::FAN_MARK_FILESYSTEM, fanotify_mark::FILESYSTEM),
-];
-
-/// The bits of the image for `kernel`, or `None` if it has one that the image has not.
-fn to_image(table: &[(u32, u32)], kernel: u32) -> Option<u32> {
-    let mut rest = kernel;
-    let mut image = 0;
-    for (bit, of) in table.iter().filter(|(bit, _)| kernel & bit != 0) {
-        rest &= !bit;
-        image |= of;
-    }
-    (rest == 0).then_some(image)
-}
-
-fn to_kernel(table: &[(u32, u32)], image: u32) -> u32 {
-    table
-        .iter()
-        .filter(|(_, of)| image & of != 0)
-        .fold(0, |kernel, (bit, _)| kernel | bit)
-}
+]);
 
 /// Every fanotify group.
 pub(crate) fn takes(_: &Saver<'_>, _: Option<u32>, file: &File) -> bool {
@@ -165,16 +151,16 @@ pub(crate) fn save(saver: &mut Saver<'_>, place: Place, file: &ARef<File>) -> Re
     // SAFETY: `file` is a group.
     let read = unsafe { bindings::fanotify_get_group(file.as_ptr(), &mut state) };
     let access = state.event_f_flags & bindings::O_ACCMODE;
-    let modes = ACCESS.iter().find(|(mode, _)| *mode == access);
-    let flags = to_image(FLAGS, state.flags);
-    let event_flags = to_image(EVENT_FLAGS, state.event_f_flags & !bindings::O_ACCMODE);
+    let access = ACCESS.to_image(access);
+    let flags = FLAGS.all_to_image(state.flags);
+    let event_flags = EVENT_FLAGS.all_to_image(state.event_f_flags & !bindings::O_ACCMODE);
     let what = match to_result(read) {
         Err(err) if err == EXDEV => "group of another user namespace",
         Err(err) if err == EINPROGRESS => "permission events that were not answered",
         Err(_) => "events that were not read",
         Ok(()) => "flags that no image has",
     };
-    let (0, Some((_, access)), Some(flags), Some(event_flags)) = (read, modes, flags, event_flags)
+    let (0, Some(access), Some(flags), Some(event_flags)) = (read, access, flags, event_flags)
     else {
         saver.refuse(place, fmt!("fanotify: {what}: not supported"));
         return Ok(None);
@@ -236,7 +222,7 @@ fn save_mark(
         saver.refuse(place, fmt!("fanotify: mark {what}: not supported"));
         Ok(())
     };
-    let Some((_, ty)) = TYPES.iter().find(|(ty, _)| *ty == mark.type_) else {
+    let Some(ty) = TYPES.to_image(mark.type_) else {
         return refuse("of a mount namespace");
     };
     let (path, mode) = if mark.inode.is_null() {
@@ -247,21 +233,21 @@ fn save_mark(
         (inotify::path(mark.inode)?, mode)
     };
     let Some(path) = path else {
-        return match *ty {
+        return match ty {
             fanotify_mark::INODE => refuse("of a file that has no name here"),
             _ => refuse("of a mount or file system that has no path here"),
         };
     };
     let (Some(mask), Some(ignore_mask), Some(flags)) = (
-        to_image(MASK, mark.mask),
-        to_image(MASK, mark.ignore_mask),
-        to_image(MARK_FLAGS, mark.flags),
+        MASK.all_to_image(mark.mask),
+        MASK.all_to_image(mark.ignore_mask),
+        MARK_FLAGS.all_to_image(mark.flags),
     ) else {
         return refuse("with events that no image has");
     };
     let record = FanotifyMark {
         fanotify: id.into(),
-        ty: (*ty).into(),
+        ty: ty.into(),
         mask: mask.into(),
         ignore_mask: ignore_mask.into(),
         flags: flags.into(),
@@ -297,11 +283,10 @@ pub(crate) fn open(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<
     let wanted = record.init_flags.get();
     let event_flags = record.event_flags.get();
     let access = event_flags & (file_flags::READ | file_flags::WRITE);
-    let access = ACCESS.iter().find(|(_, image)| *image == access);
-    let access = access.map(|(mode, _)| *mode).ok_or(EINVAL)?;
+    let access = ACCESS.to_kernel(access)?;
     let file = create(
-        to_kernel(FLAGS, wanted),
-        to_kernel(EVENT_FLAGS, event_flags) | access,
+        FLAGS.to_kernel(wanted),
+        EVENT_FLAGS.to_kernel(event_flags) | access,
         wanted & fanotify_flags::UNPRIVILEGED != 0,
     )
     .inspect_err(|err| {
@@ -338,26 +323,15 @@ fn create(flags: u32, event_flags: u32, unprivileged: bool) -> Result<ARef<File>
 /// What open(2) says, or `ESTALE`, with a line in the report.
 pub(crate) fn find(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<ARef<File>> {
     let (record, path) = record.get::<FanotifyMark>().map_err(|_| EINVAL)?;
-    let path = opening.locate(path)?;
-    let name = path.name();
-    let report = &mut *opening.report;
-    let found = files::open(&path, bindings::O_PATH | bindings::O_NOFOLLOW).inspect_err(|err| {
-        report.problem(Place::Tree, fmt!("fanotify: file {name}: {err:?}"));
-    })?;
-    let what = if record.ty.get() == fanotify_mark::INODE {
-        let same = files::file_type(&found) == record.mode.get() & bindings::S_IFMT;
-        (!same).then_some("is of another type now")
-    } else {
+    inotify::find_watched(opening, "fanotify", path, |found| {
+        if record.ty.get() == fanotify_mark::INODE {
+            return inotify::other_type(found, record.mode.get());
+        }
         // Or more would be watched than was.
         // SAFETY: A file keeps its path as long as it lives.
         let mounted = unsafe { bindings::checkpoint_is_mount_root(found.path()) };
         (!mounted).then_some("nothing is mounted there")
-    };
-    if let Some(what) = what {
-        report.problem(Place::Tree, fmt!("fanotify: file {name}: {what}"));
-        return Err(ESTALE);
-    }
-    Ok(found)
+    })
 }
 
 /// Begins to watch what [`find`] has found.
@@ -374,18 +348,13 @@ pub(crate) fn mark(
     let (record, path) = record.get::<FanotifyMark>().map_err(|_| EINVAL)?;
     let name: &kernel::str::BStr = path.as_ref();
     let file = blueprint.file(record.fanotify.get())?;
-    let ty = TYPES
-        .iter()
-        .find(|(_, image)| *image == record.ty.get())
-        .map(|(ty, _)| *ty)
-        .ok_or(EINVAL)?;
     let state = bindings::fanotify_mark_state {
         // SAFETY: `found` keeps its path, and lives longer than this copy.
         path: unsafe { *found.path() },
-        type_: ty,
-        flags: to_kernel(MARK_FLAGS, record.flags.get()),
-        mask: to_kernel(MASK, record.mask.get()),
-        ignore_mask: to_kernel(MASK, record.ignore_mask.get()),
+        type_: TYPES.to_kernel(record.ty.get())?,
+        flags: MARK_FLAGS.to_kernel(record.flags.get()),
+        mask: MASK.to_kernel(record.mask.get()),
+        ignore_mask: MASK.to_kernel(record.ignore_mask.get()),
         ..Default::default()
     };
     // SAFETY: `file` is a group, and the path is valid during the call.

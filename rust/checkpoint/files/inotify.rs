@@ -28,6 +28,7 @@ use crate::{
         },
         RecordRef, //
     },
+    numbers::Bits,
     plan::{
         Blueprint,
         Opening, //
@@ -40,7 +41,7 @@ use crate::{
 };
 
 /// Bits of inotify_add_watch(2) and of events, and their bits in the image.
-const MASK: &[(u32, u32)] = &[
+const MASK: Bits = Bits(&[
     (bindings::IN_ACCESS, inotify_mask::ACCESS),
     (bindings::IN_MODIFY, inotify_mask::MODIFY),
     (bindings::IN_ATTRIB, inotify_mask::ATTRIB),
@@ -59,19 +60,7 @@ const MASK: &[(u32, u32)] = &[
     (bindings::IN_ISDIR, inotify_mask::ISDIR),
     (bindings::IN_EXCL_UNLINK, inotify_mask::EXCL_UNLINK),
     (bindings::IN_ONESHOT, inotify_mask::ONESHOT),
-];
-
-fn image_mask(kernel: u32) -> u32 {
-    MASK.iter()
-        .filter(|(bit, _)| kernel & bit != 0)
-        .fold(0, |mask, (_, image)| mask | image)
-}
-
-fn kernel_mask(image: u32) -> u32 {
-    MASK.iter()
-        .filter(|(_, bit)| image & bit != 0)
-        .fold(0, |mask, (kernel, _)| mask | kernel)
-}
+]);
 
 /// Every inotify instance.
 pub(crate) fn takes(_: &Saver<'_>, _: Option<u32>, file: &File) -> bool {
@@ -126,7 +115,7 @@ fn save_events(saver: &mut Saver<'_>, id: u32, file: &File) -> Result {
         let record = InotifyEvent {
             inotify: id.into(),
             wd: i32::from_ne_bytes(word(0)?).into(),
-            mask: image_mask(u32::from_ne_bytes(word(4)?)).into(),
+            mask: MASK.to_image(u32::from_ne_bytes(word(4)?)).into(),
             cookie: u32::from_ne_bytes(word(8)?).into(),
         };
         saver.put(&record, &[name])?;
@@ -180,7 +169,7 @@ fn save_watch(
     let record = InotifyWatch {
         inotify: id.into(),
         wd: u32::try_from(number)?.into(),
-        mask: image_mask(watch.mask).into(),
+        mask: MASK.to_image(watch.mask).into(),
         mode: mode.into(),
     };
     saver.object(&record, &[path.bytes()])?;
@@ -236,20 +225,39 @@ pub(crate) fn open(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<
 /// What open(2) says, or `ESTALE`, with a line in the report.
 pub(crate) fn find(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<ARef<File>> {
     let (record, path) = record.get::<InotifyWatch>().map_err(|_| EINVAL)?;
+    find_watched(opening, "inotify", path, |found| {
+        other_type(found, record.mode.get())
+    })
+}
+
+/// What is at `path`, to be watched by a group of kind `who`, unless `wrong` says why not.
+///
+/// # Errors
+///
+/// What open(2) says, or `ESTALE`, with a line in the report.
+pub(crate) fn find_watched(
+    opening: &mut Opening<'_>,
+    who: &str,
+    path: &[u8],
+    wrong: impl FnOnce(&ARef<File>) -> Option<&'static str>,
+) -> Result<ARef<File>> {
     let path = opening.locate(path)?;
     let name = path.name();
     let report = &mut *opening.report;
     let found = files::open(&path, bindings::O_PATH | bindings::O_NOFOLLOW).inspect_err(|err| {
-        report.problem(Place::Tree, fmt!("inotify: file {name}: {err:?}"));
+        report.problem(Place::Tree, fmt!("{who}: file {name}: {err:?}"));
     })?;
-    if files::file_type(&found) != record.mode.get() & bindings::S_IFMT {
-        report.problem(
-            Place::Tree,
-            fmt!("inotify: file {name}: is of another type now"),
-        );
+    if let Some(what) = wrong(&found) {
+        report.problem(Place::Tree, fmt!("{who}: file {name}: {what}"));
         return Err(ESTALE);
     }
     Ok(found)
+}
+
+/// What is wrong with `found` if it has not the type that `mode` says.
+pub(crate) fn other_type(found: &File, mode: u32) -> Option<&'static str> {
+    let same = files::file_type(found) == mode & bindings::S_IFMT;
+    (!same).then_some("is of another type now")
 }
 
 /// Queues an event that was not read.
@@ -266,7 +274,7 @@ pub(crate) fn queue(
     let file = blueprint.file(record.inotify.get())?;
     let head = bindings::inotify_event {
         wd: record.wd.get(),
-        mask: kernel_mask(record.mask.get()),
+        mask: MASK.to_kernel(record.mask.get()),
         cookie: record.cookie.get(),
         ..Default::default()
     };
@@ -304,7 +312,7 @@ pub(crate) fn watch(
             file.as_ptr(),
             found.path(),
             i32::try_from(record.wd.get())?,
-            kernel_mask(record.mask.get()),
+            MASK.to_kernel(record.mask.get()),
         );
         bindings::inotify_set_next_wd(file.as_ptr(), next);
         result

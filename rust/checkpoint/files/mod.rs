@@ -43,6 +43,7 @@ use crate::{
         },
         Kind, //
     },
+    numbers::Bits,
     objects::Class,
     plan::{
         Blueprint,
@@ -836,7 +837,7 @@ pub(crate) fn reopen_as(found: &impl HasPath, image: u32) -> Result<ARef<File>> 
 }
 
 /// Flags of open(2) and fcntl(2), and their bits in the image.
-const FLAGS: &[(u32, u32)] = &[
+const FLAGS: Bits = Bits(&[
     (bindings::O_APPEND, file_flags::APPEND),
     (bindings::O_NONBLOCK, file_flags::NONBLOCK),
     (bindings::O_DIRECT, file_flags::DIRECT),
@@ -848,7 +849,7 @@ const FLAGS: &[(u32, u32)] = &[
     (bindings::O_DIRECTORY, file_flags::DIRECTORY),
     (bindings::O_NOFOLLOW, file_flags::NOFOLLOW),
     (bindings::__O_TMPFILE, file_flags::TMPFILE),
-];
+]);
 
 /// Advice of posix_fadvise(2) that is kept, and its bits in the image, the last first that takes
 /// others back.
@@ -863,19 +864,13 @@ const ADVICE: &[(u32, u32)] = &[
 
 /// What F_GETFL shows of `file`, and what posix_fadvise(2) has said, in the image's bits.
 pub(crate) fn image_flags(file: &File) -> u32 {
-    let raw = file.flags();
     let mode = mode(file);
-    let mut flags = 0;
+    let mut flags = FLAGS.to_image(file.flags());
     if mode & bindings::FMODE_READ != 0 {
         flags |= file_flags::READ;
     }
     if mode & bindings::FMODE_WRITE != 0 {
         flags |= file_flags::WRITE;
-    }
-    for (kernel, image) in FLAGS {
-        if raw & kernel == *kernel {
-            flags |= image;
-        }
     }
     if file_type(file) == bindings::S_IFREG && mode & bindings::FMODE_PATH == 0 {
         // SAFETY: `file` is valid, and keeps its mapping.
@@ -891,7 +886,7 @@ pub(crate) fn image_flags(file: &File) -> u32 {
 
 /// The flags that open(2) takes to get a file as `image` says.
 pub(crate) fn open_flags(image: u32) -> u32 {
-    let mut flags = match (
+    let access = match (
         image & file_flags::READ != 0,
         image & file_flags::WRITE != 0,
     ) {
@@ -899,12 +894,7 @@ pub(crate) fn open_flags(image: u32) -> u32 {
         (false, true) => bindings::O_WRONLY,
         (true, true) => bindings::O_RDWR,
     };
-    for (kernel, bit) in FLAGS {
-        if image & bit != 0 {
-            flags |= kernel;
-        }
-    }
-    flags
+    access | FLAGS.to_kernel(image)
 }
 
 /// Flags that fcntl(2) sets.

@@ -33,13 +33,14 @@ use crate::{
         },
         RecordRef, //
     },
+    numbers::Numbers,
     plan::Opening,
     report::Place,
     save::Saver, //
 };
 
 /// Kinds of namespaces, as flags of clone(2), and their numbers in the image.
-const KINDS: &[(u32, u32)] = &[
+const KINDS: Numbers = Numbers(&[
     (bindings::CLONE_NEWNS, namespace_kind::MOUNT),
     (bindings::CLONE_NEWUTS, namespace_kind::UTS),
     (bindings::CLONE_NEWIPC, namespace_kind::IPC),
@@ -48,7 +49,7 @@ const KINDS: &[(u32, u32)] = &[
     (bindings::CLONE_NEWNET, namespace_kind::NET),
     (bindings::CLONE_NEWCGROUP, namespace_kind::CGROUP),
     (bindings::CLONE_NEWTIME, namespace_kind::TIME),
-];
+]);
 
 /// The kind of namespace that `file` is of, as a flag of clone(2), or 0.
 fn kind(file: &File) -> u32 {
@@ -77,8 +78,8 @@ pub(crate) fn takes(_: &Saver<'_>, _: Option<u32>, file: &File) -> bool {
 /// Saves an open file of a namespace.
 pub(crate) fn save(saver: &mut Saver<'_>, place: Place, file: &ARef<File>) -> Result<Option<u32>> {
     let kind = kind(file);
-    let known = KINDS.iter().find(|(of, _)| *of == kind);
-    let (Some((_, image)), true) = (known, is_at(file, &of_task(saver.root, kind)?)) else {
+    let known = KINDS.to_image(kind);
+    let (Some(image), true) = (known, is_at(file, &of_task(saver.root, kind)?)) else {
         saver.refuse(
             place,
             fmt!(
@@ -90,7 +91,7 @@ pub(crate) fn save(saver: &mut Saver<'_>, place: Place, file: &ARef<File>) -> Re
     };
     let record = FileNamespace {
         flags: files::image_flags(file).into(),
-        kind: (*image).into(),
+        kind: image.into(),
     };
     // SAFETY: A file keeps its path as long as it lives.
     if unsafe { bindings::checkpoint_path_internal(file.path()) } {
@@ -131,11 +132,7 @@ pub(crate) fn open(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<
 
 fn open_record(opening: &Opening<'_>, record: &FileNamespace, path: &[u8]) -> Result<ARef<File>> {
     let flags = record.flags.get();
-    let kind = KINDS
-        .iter()
-        .find(|(_, image)| *image == record.kind.get())
-        .map(|(kind, _)| *kind)
-        .ok_or(EINVAL)?;
+    let kind = KINDS.to_kernel(record.kind.get())?;
     let own = of_task(opening.plan.first_living()?, kind)?;
     if path.is_empty() {
         return if flags & file_flags::PATH != 0 {

@@ -20,6 +20,7 @@ use crate::{
         owner_kind,
         Owner, //
     },
+    numbers::Numbers,
     report::{
         Place,
         Report, //
@@ -28,11 +29,11 @@ use crate::{
 };
 
 /// Kinds of numbers, and what the image calls them.
-const KINDS: &[(bindings::pid_type, u32)] = &[
+const KINDS: Numbers = Numbers(&[
     (bindings::pid_type_PIDTYPE_PID, owner_kind::TASK),
     (bindings::pid_type_PIDTYPE_TGID, owner_kind::PROCESS),
     (bindings::pid_type_PIDTYPE_PGID, owner_kind::GROUP),
-];
+]);
 
 fn owner_of(file: &File) -> Option<bindings::checkpoint_owner> {
     let mut owner = bindings::checkpoint_owner {
@@ -59,8 +60,7 @@ pub(crate) fn save(
     let Some(owner) = owner_of(file) else {
         return Ok(());
     };
-    let kind = KINDS.iter().find(|(kernel, _)| *kernel == owner.type_);
-    let (_, kind) = *kind.ok_or(EINVAL)?;
+    let kind = KINDS.to_image(owner.type_).ok_or(EINVAL)?;
     if owner.pid != 0 && !inside(saver, kind, owner.pid) {
         saver.refuse(
             place,
@@ -98,9 +98,8 @@ fn inside(saver: &Saver<'_>, kind: u32, pid: Pid) -> bool {
 ///
 /// What fcntl(2) says, with a line in the report.
 pub(crate) fn restore(record: &Owner, file: &File, report: &mut Report) -> Result {
-    let kind = KINDS.iter().find(|(_, image)| *image == record.kind.get());
     let owner = bindings::checkpoint_owner {
-        type_: kind.ok_or(EINVAL)?.0,
+        type_: KINDS.to_kernel(record.kind.get())?,
         pid: record.pid.get(),
         signum: i32::try_from(record.signum.get())?,
         uid: record.uid.get(),

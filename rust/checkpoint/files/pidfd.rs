@@ -24,6 +24,7 @@ use crate::{
         },
         RecordRef, //
     },
+    numbers::Bits,
     objects::Class,
     plan::Opening,
     report::Place,
@@ -31,10 +32,10 @@ use crate::{
 };
 
 /// Flags of pidfd_open(2) and clone3(2) that a pidfd keeps, and their bits in the image.
-const FLAGS: &[(u32, u32)] = &[
+const FLAGS: Bits = Bits(&[
     (bindings::PIDFD_THREAD, pidfd_flags::THREAD),
     (bindings::PIDFD_AUTOKILL, pidfd_flags::AUTOKILL),
-];
+]);
 
 /// What `file` refers to, or an error if it is no pidfd.
 fn pid(file: &File) -> Result<*mut bindings::pid> {
@@ -80,11 +81,7 @@ pub(crate) fn save(saver: &mut Saver<'_>, place: Place, file: &ARef<File>) -> Re
         );
         return Ok(None);
     }
-    let raw = file.flags();
-    let kept = FLAGS
-        .iter()
-        .filter(|(kernel, _)| raw & kernel != 0)
-        .fold(0, |flags, (_, image)| flags | image);
+    let kept = FLAGS.to_image(file.flags());
     let record = FilePidfd {
         flags: files::image_flags(file).into(),
         pid: pid.into(),
@@ -164,11 +161,7 @@ pub(crate) fn make_reaped(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> 
 /// `ESRCH` when the image has no such task, with a line in the report.
 pub(crate) fn open(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<ARef<File>> {
     let (record, _) = record.get::<FilePidfd>().map_err(|_| EINVAL)?;
-    let kept = record.pidfd_flags.get();
-    let flags = FLAGS
-        .iter()
-        .filter(|(_, image)| kept & image != 0)
-        .fold(0, |flags, (kernel, _)| flags | kernel);
+    let flags = FLAGS.to_kernel(record.pidfd_flags.get());
     let flags = flags | files::open_flags(record.flags.get()) & bindings::O_NONBLOCK;
     let number = record.pid.get();
     if number == 0 {

@@ -24,6 +24,10 @@ use crate::{
         RecordRef, //
     },
     machine::Offsets,
+    numbers::{
+        Bits,
+        Numbers, //
+    },
     plan::{
         Blueprint,
         Opening, //
@@ -36,7 +40,7 @@ use crate::{
 };
 
 /// Clocks of timerfd_create(2), and their numbers in the image.
-const CLOCKS: &[(u32, u32)] = &[
+const CLOCKS: Numbers = Numbers(&[
     (bindings::CLOCK_REALTIME, timerfd_clock::REALTIME),
     (bindings::CLOCK_MONOTONIC, timerfd_clock::MONOTONIC),
     (bindings::CLOCK_BOOTTIME, timerfd_clock::BOOTTIME),
@@ -48,16 +52,16 @@ const CLOCKS: &[(u32, u32)] = &[
         bindings::CLOCK_BOOTTIME_ALARM,
         timerfd_clock::BOOTTIME_ALARM,
     ),
-];
+]);
 
 /// Flags of timerfd_settime(2), and their bits in the image.
-const FLAGS: &[(u32, u32)] = &[
+const FLAGS: Bits = Bits(&[
     (bindings::TFD_TIMER_ABSTIME, timerfd_flags::ABSTIME),
     (
         bindings::TFD_TIMER_CANCEL_ON_SET,
         timerfd_flags::CANCEL_ON_SET,
     ),
-];
+]);
 
 /// The state of `file`, if it is a timerfd.
 fn state(file: &File) -> Option<bindings::timerfd_state> {
@@ -83,33 +87,26 @@ fn ahead(clock: u32, offsets: &Offsets) -> i64 {
 /// Saves an open timerfd.
 pub(crate) fn save(saver: &mut Saver<'_>, place: Place, file: &ARef<File>) -> Result<Option<u32>> {
     let state = state(file).ok_or(EBADF)?;
-    let clock = CLOCKS
-        .iter()
-        .find(|(kernel, _)| i32::try_from(*kernel) == Ok(state.clockid));
-    let Some((_, clock)) = clock else {
-        let number = state.clockid;
+    let number = state.clockid;
+    let Some(clock) = CLOCKS.to_image(u32::try_from(number)?) else {
         saver.refuse(place, fmt!("timerfd of clock {number}: not supported"));
         return Ok(None);
     };
-    let raw = u32::try_from(state.flags)?;
-    let mut flags = FLAGS
-        .iter()
-        .filter(|(kernel, _)| raw & kernel != 0)
-        .fold(0, |flags, (_, image)| flags | image);
+    let mut flags = FLAGS.to_image(u32::try_from(state.flags)?);
     let (number, mut time) = match (state.expired, state.armed) {
         (true, _) => (timerfd_state::EXPIRED, state.time),
         (false, true) => (timerfd_state::ARMED, state.time),
         (false, false) => (timerfd_state::IDLE, 0),
     };
     if number != timerfd_state::IDLE && flags & timerfd_flags::ABSTIME != 0 {
-        time = time.saturating_add(ahead(*clock, &saver.offsets));
+        time = time.saturating_add(ahead(clock, &saver.offsets));
     }
     if state.canceled {
         flags |= timerfd_flags::CANCELED;
     }
     let record = FileTimerfd {
         flags: files::image_flags(file).into(),
-        clock: (*clock).into(),
+        clock: clock.into(),
         timer_flags: flags.into(),
         state: number.into(),
         interval_ns: state.interval.into(),
@@ -126,12 +123,9 @@ pub(crate) fn save(saver: &mut Saver<'_>, place: Place, file: &ARef<File>) -> Re
 /// What timerfd_create(2) says, with a line in the report.
 pub(crate) fn open(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<ARef<File>> {
     let (record, _) = record.get::<FileTimerfd>().map_err(|_| EINVAL)?;
-    let clock = CLOCKS
-        .iter()
-        .find(|(_, image)| *image == record.clock.get());
-    let (clock, _) = clock.ok_or(EINVAL)?;
+    let clock = i32::try_from(CLOCKS.to_kernel(record.clock.get())?)?;
     // SAFETY: The function makes a file.
-    let file = unsafe { bindings::timerfd_create_file(i32::try_from(*clock)?, 0) };
+    let file = unsafe { bindings::timerfd_create_file(clock, 0) };
     let file = files::owned(file).inspect_err(|err| {
         let what = if *err == EPERM {
             "timerfd of an alarm clock needs CAP_WAKE_ALARM"
@@ -164,12 +158,7 @@ pub(crate) fn start(blueprint: &Blueprint, record: &RecordRef<'static>, _: &mut 
         time,
         interval: record.interval_ns.get(),
         ticks: record.ticks.get(),
-        flags: FLAGS
-            .iter()
-            .filter(|(_, image)| kept & image != 0)
-            .try_fold(0, |flags, (kernel, _)| {
-                i32::try_from(*kernel).map(|kernel| flags | kernel)
-            })?,
+        flags: i32::try_from(FLAGS.to_kernel(kept))?,
         armed: number == timerfd_state::ARMED,
         expired: number == timerfd_state::EXPIRED,
         canceled: kept & timerfd_flags::CANCELED != 0,

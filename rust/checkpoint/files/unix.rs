@@ -52,6 +52,10 @@ use crate::{
         },
         RecordRef, //
     },
+    numbers::{
+        Bits,
+        Numbers, //
+    },
     objects::Class,
     plan::Opening,
     report::Place,
@@ -60,21 +64,21 @@ use crate::{
 };
 
 /// Types of sockets, and their numbers in the image.
-const TYPES: &[(u32, u32)] = &[
+const TYPES: Numbers = Numbers(&[
     (bindings::sock_type_SOCK_STREAM, socket_type::STREAM),
     (bindings::sock_type_SOCK_DGRAM, socket_type::DGRAM),
     (bindings::sock_type_SOCK_SEQPACKET, socket_type::SEQPACKET),
-];
+]);
 
 /// States of sockets, and their numbers in the image.
-const STATES: &[(u32, u32)] = &[
+const STATES: Numbers = Numbers(&[
     (bindings::TCP_CLOSE, socket_state::CLOSED),
     (bindings::TCP_ESTABLISHED, socket_state::CONNECTED),
     (bindings::TCP_LISTEN, socket_state::LISTENING),
-];
+]);
 
 /// Flags of a socket, and their bits in the image.
-const FLAGS: &[(u32, u32)] = &[
+const FLAGS: Bits = Bits(&[
     (bindings::CHECKPOINT_UNIX_PASSCRED, socket_flags::PASSCRED),
     (bindings::CHECKPOINT_UNIX_PASSPIDFD, socket_flags::PASSPIDFD),
     (bindings::CHECKPOINT_UNIX_PASSSEC, socket_flags::PASSSEC),
@@ -107,19 +111,7 @@ const FLAGS: &[(u32, u32)] = &[
     (bindings::CHECKPOINT_UNIX_RCVBUF, socket_flags::RCVBUF),
     (bindings::CHECKPOINT_UNIX_PEERCRED, socket_flags::PEERCRED),
     (bindings::CHECKPOINT_UNIX_BOUND, socket_flags::BOUND),
-];
-
-/// The number in the image for one of the kernel's.
-fn to_image(table: &[(u32, u32)], kernel: u32) -> Option<u32> {
-    let row = table.iter().find(|(other, _)| *other == kernel)?;
-    Some(row.1)
-}
-
-/// And back.
-fn to_kernel(table: &[(u32, u32)], image: u32) -> Result<u32> {
-    let row = table.iter().find(|(_, other)| *other == image);
-    Ok(row.ok_or(EINVAL)?.0)
-}
+]);
 
 /// A unix socket, with a reference.
 ///
@@ -503,10 +495,7 @@ unsafe fn save_socket(
         unsafe { bindings::path_put(&bound) }
     });
 
-    let mut flags = FLAGS
-        .iter()
-        .filter(|(kernel, _)| state.flags & kernel != 0)
-        .fold(0, |flags, (_, image)| flags | image);
+    let mut flags = FLAGS.to_image(state.flags);
     if state.shutdown & bindings::RCV_SHUTDOWN != 0 {
         flags |= socket_flags::SHUT_RD;
     }
@@ -547,13 +536,13 @@ unsafe fn save_socket(
     let name = name.get(..usize::try_from(state.name_len)?).ok_or(EINVAL)?;
     let gone = role == socket_role::GONE;
     let record = UnixSocket {
-        socket_type: to_image(TYPES, state.type_).ok_or(EINVAL)?.into(),
+        socket_type: TYPES.to_image(state.type_).ok_or(EINVAL)?.into(),
         role: role.into(),
         // One that is gone was connected: so is what replaces it until it is gone, too.
         state: if gone {
             socket_state::CONNECTED
         } else {
-            to_image(STATES, state.state).ok_or(EINVAL)?
+            STATES.to_image(state.state).ok_or(EINVAL)?
         }
         .into(),
         flags: if gone { 0 } else { flags }.into(),
@@ -857,7 +846,9 @@ fn try_make(
 ) -> Result<Made, Wrong> {
     let malformed = |_| (EINVAL, "its record is malformed");
     let role = record.role.get();
-    let kind = to_kernel(TYPES, record.socket_type.get()).map_err(malformed)?;
+    let kind = TYPES
+        .to_kernel(record.socket_type.get())
+        .map_err(malformed)?;
     let kind = i32::try_from(kind).map_err(|_| (EINVAL, "its record is malformed"))?;
     let mut file = ptr::null_mut();
     let to = if role == socket_role::OPEN {
@@ -898,11 +889,8 @@ fn try_make(
     let state = bindings::checkpoint_unix {
         rcvtimeo_ns: record.rcvtimeo_ns.get(),
         sndtimeo_ns: record.sndtimeo_ns.get(),
-        state: to_kernel(STATES, record.state.get()).map_err(malformed)?,
-        flags: FLAGS
-            .iter()
-            .filter(|(_, image)| flags & image != 0)
-            .fold(0, |flags, (kernel, _)| flags | kernel),
+        state: STATES.to_kernel(record.state.get()).map_err(malformed)?,
+        flags: FLAGS.to_kernel(flags),
         backlog: record.backlog.get(),
         sndbuf: record.sndbuf.get(),
         rcvbuf: record.rcvbuf.get(),

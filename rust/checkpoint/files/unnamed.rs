@@ -40,6 +40,7 @@ use crate::{
         },
         RecordRef, //
     },
+    numbers::Bits,
     objects::Class,
     plan::Opening,
     report::{
@@ -59,14 +60,14 @@ const MEMFD: &[u8] = b"memfd:";
 const MEMFD_NAME_MAX: usize = 249;
 
 /// Seals of fcntl(2), and their bits in the image.
-const SEALS: &[(u32, u32)] = &[
+const SEALS: Bits = Bits(&[
     (bindings::F_SEAL_SEAL, seals::SEAL),
     (bindings::F_SEAL_SHRINK, seals::SHRINK),
     (bindings::F_SEAL_GROW, seals::GROW),
     (bindings::F_SEAL_WRITE, seals::WRITE),
     (bindings::F_SEAL_FUTURE_WRITE, seals::FUTURE_WRITE),
     (bindings::F_SEAL_EXEC, seals::EXEC),
-];
+]);
 
 /// Permissions of a file on its way back: the caller's alone.
 const PRIVATE: u16 = 0o600;
@@ -163,7 +164,7 @@ fn save_contents(saver: &mut Saver<'_>, place: Place, file: &ARef<File>) -> Resu
         uid: uid.into(),
         gid: gid.into(),
         flags: if linkable { unnamed_flags::LINKABLE } else { 0 }.into(),
-        seals: translate(raw, |(kernel, image)| (*kernel, *image)).into(),
+        seals: SEALS.to_image(raw).into(),
         atime_sec: stat.atime_sec.into(),
         mtime_sec: stat.mtime_sec.into(),
         atime_nsec: stat.atime_nsec.into(),
@@ -284,15 +285,6 @@ fn save_tail(
     Ok(Some(tail))
 }
 
-/// Translates seals, by the two sides of each row of [`SEALS`] that `sides` picks.
-fn translate(from: u32, sides: impl Fn(&(u32, u32)) -> (u32, u32)) -> u32 {
-    SEALS
-        .iter()
-        .map(sides)
-        .filter(|(bit, _)| from & bit != 0)
-        .fold(0, |to, (_, bit)| to | bit)
-}
-
 /// Makes a file as large as a record says, all of it a hole; `None` for the contents of one that has
 /// a name, which [`make_contents`] makes if they are needed.
 ///
@@ -377,7 +369,7 @@ fn truncate(file: &File, record: &Unnamed) -> Result {
 }
 
 fn add_seals(file: &File, image: u32) -> Result {
-    let raw = translate(image, |(kernel, image)| (*image, *kernel));
+    let raw = SEALS.to_kernel(image);
     if raw == 0 {
         return Ok(());
     }

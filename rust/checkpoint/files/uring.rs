@@ -42,6 +42,7 @@ use crate::{
         },
         RecordRef, //
     },
+    numbers::Bits,
     objects::Class,
     plan::Opening,
     report::{
@@ -56,7 +57,7 @@ use crate::{
 };
 
 /// Flags of io_uring_setup(2), and their bits in the image.
-const SETUP: &[(u32, u32)] = &[
+const SETUP: Bits = Bits(&[
     (bindings::IORING_SETUP_R_DISABLED, uring_setup::R_DISABLED),
     (bindings::IORING_SETUP_SUBMIT_ALL, uring_setup::SUBMIT_ALL),
     (
@@ -81,7 +82,7 @@ const SETUP: &[(u32, u32)] = &[
     (bindings::IORING_SETUP_CQE_MIXED, uring_setup::CQE_MIXED),
     (bindings::IORING_SETUP_SQE_MIXED, uring_setup::SQE_MIXED),
     (bindings::IORING_SETUP_SQ_REWIND, uring_setup::SQ_REWIND),
-];
+]);
 
 /// Flags that only say how others were meant when the ring was made, or that are refused by name.
 const SETUP_PASSED: u32 = bindings::IORING_SETUP_CQSIZE
@@ -172,23 +173,16 @@ pub(crate) fn save(saver: &mut Saver<'_>, place: Place, file: &ARef<File>) -> Re
             blocked = true;
         }
     };
-    let mut setup = 0;
-    for (kernel, image) in SETUP {
-        if flags & kernel != 0 {
-            setup |= image;
-            flags &= !kernel;
-        }
-    }
-    flags &= !SETUP_PASSED;
-    if flags != 0 {
+    let (setup, unknown) = SETUP.split(flags & !SETUP_PASSED);
+    if unknown != 0 {
         saver.refuse(
             place,
-            fmt!("io_uring: setup flags {flags:#x}: not supported"),
+            fmt!("io_uring: setup flags {unknown:#x}: not supported"),
         );
     }
     // SAFETY: `file` is a ring.
     let ring = unsafe { bindings::checkpoint_ring(file.as_ptr()) };
-    if blocked || flags != 0 {
+    if blocked || unknown != 0 {
         saver.objects.insert(Class::Ring, ring, 0)?;
         return Ok(None);
     }
@@ -418,11 +412,7 @@ pub(crate) fn finish(saver: &mut Saver<'_>, tasks: &[Held]) -> Result {
 /// What io_uring_setup(2) says, with a line in the report.
 pub(crate) fn open(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<ARef<File>> {
     let (record, _) = record.get::<FileUring>().map_err(|_| EINVAL)?;
-    let setup = record.setup.get();
-    let flags = SETUP
-        .iter()
-        .filter(|(_, image)| setup & image != 0)
-        .fold(0, |flags, (kernel, _)| flags | kernel);
+    let flags = SETUP.to_kernel(record.setup.get());
     // SAFETY: The function makes a file.
     let file = files::owned(unsafe {
         bindings::checkpoint_make_ring(flags, record.sq_entries.get(), record.cq_entries.get())
