@@ -82,13 +82,37 @@ pub(crate) mod uring;
 struct FileKind {
     /// The kind of its record.
     kind: Kind,
-    /// Its files are on mounts of the kernel's own, which no path leads to.
-    internal: bool,
+    among: Among,
     /// Whether the kind takes this file.
     takes: fn(&Saver<'_>, Option<u32>, &File) -> bool,
     /// Saves it, or refuses it and returns `None`.
     save: fn(&mut Saver<'_>, Place, &ARef<File>) -> Result<Option<u32>>,
     back: Back,
+}
+
+/// Which files a kind is looked for among: most are none of most kinds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Among {
+    All,
+    Sockets,
+    Pipes,
+    CharacterDevices,
+    /// Others that are on mounts of the kernel's own, which no path leads to.
+    Internal,
+}
+
+impl Among {
+    /// What `file` is among besides all.
+    fn of(file: &File) -> Self {
+        match file_type(file) {
+            bindings::S_IFSOCK => Self::Sockets,
+            bindings::S_IFIFO => Self::Pipes,
+            bindings::S_IFCHR => Self::CharacterDevices,
+            // SAFETY: `file` is valid.
+            _ if unsafe { bindings::checkpoint_is_internal(file.as_ptr()) } => Self::Internal,
+            _ => Self::All,
+        }
+    }
 }
 
 /// How an open file comes back.
@@ -105,126 +129,126 @@ enum Back {
 const KINDS: &[FileKind] = &[
     FileKind {
         kind: Kind::FileExternal,
-        internal: false,
+        among: Among::All,
         takes: external::takes,
         save: external::save,
         back: Back::Supplied,
     },
     FileKind {
         kind: Kind::FileTty,
-        internal: false,
+        among: Among::CharacterDevices,
         takes: tty::takes,
         save: tty::save,
         back: Back::Early(tty::open),
     },
     FileKind {
         kind: Kind::FilePipe,
-        internal: false,
+        among: Among::Pipes,
         takes: pipe::takes,
         save: pipe::save,
         back: Back::Early(pipe::open),
     },
     FileKind {
         kind: Kind::FileDevice,
-        internal: false,
+        among: Among::CharacterDevices,
         takes: device::takes,
         save: device::save,
         back: Back::Early(device::open),
     },
     FileKind {
         kind: Kind::FileProc,
-        internal: false,
+        among: Among::All,
         takes: proc::takes,
         save: proc::save,
         back: Back::Late(proc::open),
     },
     FileKind {
         kind: Kind::FileNamespace,
-        internal: true,
+        among: Among::Internal,
         takes: namespace::takes,
         save: namespace::save,
         back: Back::Late(namespace::open),
     },
     FileKind {
         kind: Kind::FileDirectory,
-        internal: false,
+        among: Among::All,
         takes: directory::takes,
         save: directory::save,
         back: Back::Early(directory::open),
     },
     FileKind {
         kind: Kind::FilePidfd,
-        internal: true,
+        among: Among::Internal,
         takes: pidfd::takes,
         save: pidfd::save,
         back: Back::Late(pidfd::open),
     },
     FileKind {
         kind: Kind::FileSocket,
-        internal: true,
+        among: Among::Sockets,
         takes: unix::takes,
         save: unix::save,
         back: Back::Late(unix::open),
     },
     FileKind {
         kind: Kind::FileUnnamed,
-        internal: false,
+        among: Among::All,
         takes: unnamed::takes,
         save: unnamed::save,
         back: Back::Early(unnamed::open),
     },
     FileKind {
         kind: Kind::FileEventfd,
-        internal: true,
+        among: Among::Internal,
         takes: eventfd::takes,
         save: eventfd::save,
         back: Back::Early(eventfd::open),
     },
     FileKind {
         kind: Kind::FileEpoll,
-        internal: true,
+        among: Among::Internal,
         takes: epoll::takes,
         save: epoll::save,
         back: Back::Early(epoll::open),
     },
     FileKind {
         kind: Kind::FileTimerfd,
-        internal: true,
+        among: Among::Internal,
         takes: timerfd::takes,
         save: timerfd::save,
         back: Back::Early(timerfd::open),
     },
     FileKind {
         kind: Kind::FileSignalfd,
-        internal: true,
+        among: Among::Internal,
         takes: signalfd::takes,
         save: signalfd::save,
         back: Back::Early(signalfd::open),
     },
     FileKind {
         kind: Kind::FileInotify,
-        internal: true,
+        among: Among::Internal,
         takes: inotify::takes,
         save: inotify::save,
         back: Back::Early(inotify::open),
     },
     FileKind {
         kind: Kind::FileFanotify,
-        internal: true,
+        among: Among::Internal,
         takes: fanotify::takes,
         save: fanotify::save,
         back: Back::Early(fanotify::open),
     },
     FileKind {
         kind: Kind::FileUring,
-        internal: true,
+        among: Among::Internal,
         takes: uring::takes,
         save: uring::save,
         back: Back::Early(uring::open),
     },
     FileKind {
         kind: Kind::FileRegular,
-        internal: false,
+        among: Among::All,
         takes: regular::takes,
         save: regular::save,
         back: Back::Early(regular::open),
@@ -396,10 +420,9 @@ pub(crate) fn save_file(
         saver.remember_refused(file)?;
         return Ok(None);
     }
-    // SAFETY: `file` is valid.
-    let internal = unsafe { bindings::checkpoint_is_internal(file.as_ptr()) };
+    let among = [Among::All, Among::of(file)];
     for kind in KINDS {
-        if kind.internal && !internal || !(kind.takes)(saver, fd, file) {
+        if !among.contains(&kind.among) || !(kind.takes)(saver, fd, file) {
             continue;
         }
         let Some(id) = (kind.save)(saver, place, file)? else {

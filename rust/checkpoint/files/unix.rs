@@ -400,11 +400,12 @@ fn has_outside_peer(saver: &Saver<'_>, sock: &Sock) -> bool {
 
 /// Whether a socket is connected to one that is outside the tree, or such a one waits for it.
 pub(crate) fn leads_outside(saver: &Saver<'_>, file: &File) -> bool {
-    let Some(sock) = Sock::of(file) else {
-        return false;
-    };
-    if !is_listening(&sock) {
-        return has_outside_peer(saver, &sock);
+    Sock::of(file).is_some_and(|sock| leads_outside_from(saver, &sock))
+}
+
+fn leads_outside_from(saver: &Saver<'_>, sock: &Sock) -> bool {
+    if !is_listening(sock) {
+        return has_outside_peer(saver, sock);
     }
     // What cannot be read is found again when the socket is saved.
     sock.queue().unwrap_or_default().iter().any(|entry| {
@@ -426,7 +427,8 @@ pub(crate) fn identity(file: &File) -> Option<*const bindings::sock> {
 /// Saves an open socket. What is in its queue, and whom it is connected to, is left to [`finish`].
 pub(crate) fn save(saver: &mut Saver<'_>, place: Place, file: &ARef<File>) -> Result<Option<u32>> {
     let sock = Sock::of(file).ok_or(EBADF)?;
-    if leads_outside(saver, file) && !saver.survey.drops(file) {
+    let outside = leads_outside_from(saver, &sock);
+    if outside && !saver.survey.drops(file) {
         external::refuse(saver, place, file, fmt!("connected to outside the tree"));
         return Ok(None);
     }
@@ -441,7 +443,9 @@ pub(crate) fn save(saver: &mut Saver<'_>, place: Place, file: &ARef<File>) -> Re
         );
         return Ok(None);
     }
-    let Some(socket) = save_held(saver, place, sock, socket_role::OPEN)? else {
+    // It is only saved if its other side is to be gone.
+    let cut = outside && !is_listening(&sock);
+    let Some(socket) = save_held(saver, place, sock, socket_role::OPEN, cut)? else {
         return Ok(None);
     };
     let record = FileSocket {
@@ -453,10 +457,14 @@ pub(crate) fn save(saver: &mut Saver<'_>, place: Place, file: &ARef<File>) -> Re
     saver.object(&record, &[]).map(Some)
 }
 
-/// Saves a socket, and leaves its queue and its peer to [`finish`].
-fn save_held(saver: &mut Saver<'_>, place: Place, sock: Sock, role: u32) -> Result<Option<u32>> {
-    // A connection to outside the tree is only saved if its other side is to be gone.
-    let cut = has_outside_peer(saver, &sock);
+/// Saves a socket, whose connection may be `cut`, and leaves its queue and its peer to [`finish`].
+fn save_held(
+    saver: &mut Saver<'_>,
+    place: Place,
+    sock: Sock,
+    role: u32,
+    cut: bool,
+) -> Result<Option<u32>> {
     // SAFETY: The pointer of a `Sock` is valid.
     let saved = unsafe { save_socket(saver, place, sock.as_raw(), role, cut) }?;
     if let Some(id) = saved {
@@ -585,7 +593,9 @@ pub(crate) fn finish(saver: &mut Saver<'_>) -> Result {
     let mut at = 0;
     while let Some(socket) = saver.sockets.get(at) {
         let place = socket.place;
-        let sock = socket.sock.again()?;
+        let waiting = (!socket.sock.is_idle())
+            .then(|| socket.sock.again())
+            .transpose()?;
         if let Some(peer) = &socket.peer {
             let peer = peer.as_raw();
             // SAFETY: The socket keeps its peer.
@@ -593,9 +603,9 @@ pub(crate) fn finish(saver: &mut Saver<'_>) -> Result {
         }
         let index = at;
         at += 1;
-        if sock.is_idle() {
+        let Some(sock) = waiting else {
             continue;
-        }
+        };
         let mut pending = KVVec::new();
         let mut messages = KVVec::new();
         if is_listening(&sock) {
@@ -604,7 +614,8 @@ pub(crate) fn finish(saver: &mut Saver<'_>) -> Result {
                     continue;
                 };
                 let role = socket_role::PENDING;
-                if let Some(id) = save_held(saver, place, connection, role)? {
+                let cut = has_outside_peer(saver, &connection);
+                if let Some(id) = save_held(saver, place, connection, role, cut)? {
                     pending.push(id, GFP_KERNEL)?;
                 }
             }
