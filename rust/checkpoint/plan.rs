@@ -426,14 +426,17 @@ impl Blueprint {
             unsafe { core::slice::from_raw_parts_mut(slots.as_mut_ptr(), slots.len()) };
         let objects = Objects::new(&plan, slots_view).map_err(|err| defect(report, err))?;
 
-        let mut open = KVVec::new();
+        let mut open = KVVec::with_capacity(plan.objects(), GFP_KERNEL_ACCOUNT)?;
         for _ in 0..plan.objects() {
             open.push(None, GFP_KERNEL_ACCOUNT)?;
         }
         // INVARIANT: Both vectors move into the struct, their elements stay.
         let mut blueprint = Self {
             objects,
-            records: KVVec::new(),
+            records: KVVec::with_capacity(
+                usize::try_from(plan.totals().records)?,
+                GFP_KERNEL_ACCOUNT,
+            )?,
             record_of: KVVec::new(),
             processes: KVVec::new(),
             tasks: KVVec::new(),
@@ -448,16 +451,24 @@ impl Blueprint {
             _slots: slots,
             _bytes: bytes,
         };
-        blueprint.index(plan.records()).inspect_err(|err| {
-            report.problem(Place::Image, fmt!("plan: {err:?}"));
-        })?;
+        blueprint
+            .index(plan.records(), plan.objects())
+            .inspect_err(|err| {
+                report.problem(Place::Image, fmt!("plan: {err:?}"));
+            })?;
         Ok((blueprint, plan.stream()))
     }
 
     /// Finds out what belongs to what.
-    fn index(&mut self, records: impl Iterator<Item = RecordRef<'static>>) -> Result {
+    fn index(
+        &mut self,
+        records: impl Iterator<Item = RecordRef<'static>>,
+        objects: usize,
+    ) -> Result {
         // Positions by object, in the order of their ids.
-        let mut position: KVVec<usize> = KVVec::new();
+        let mut position: KVVec<usize> = KVVec::with_capacity(objects, GFP_KERNEL_ACCOUNT)?;
+        self.record_of.reserve(objects, GFP_KERNEL_ACCOUNT)?;
+        self.owner.reserve(objects, GFP_KERNEL_ACCOUNT)?;
         for record in records {
             let at = self.records.len();
             if record.id != 0 {

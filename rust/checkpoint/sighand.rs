@@ -66,7 +66,13 @@ fn restorer_address(sa: &bindings::sigaction) -> usize {
 ///
 /// What sigaction(2) says.
 pub(crate) fn restore(actions: &[Action]) -> Result {
+    // SAFETY: The current task is valid. It has those of the restarter.
+    unsafe { bindings::flush_signal_handlers(bindings::get_current(), 1) };
     for (number, action) in (1..).zip(actions) {
+        // Also of SIGKILL and SIGSTOP, whose action nobody may set.
+        if action.as_bytes().iter().all(|byte| *byte == 0) {
+            continue;
+        }
         // SAFETY: All zeroes is a valid action. Addresses are those of user space, which the kernel
         // never calls: it only hands them to the task. An option of a function is as large as an
         // address, and null is none.
@@ -82,14 +88,6 @@ pub(crate) fn restore(actions: &[Action]) -> Result {
             new.sa.sa_mask.sig[0] = usize::try_from(action.mask.get())?;
             new
         };
-        let is_default = action.handler.get() == 0 && action.flags.get() == 0;
-        if is_default && action.mask.get() == 0 {
-            // Also of SIGKILL and SIGSTOP, whose action nobody may set. The others still have that
-            // of the restarter.
-            if number == bindings::SIGKILL as i32 || number == bindings::SIGSTOP as i32 {
-                continue;
-            }
-        }
         // SAFETY: `new` is a valid action.
         to_result(unsafe { bindings::do_sigaction(number, &mut new, core::ptr::null_mut()) })?;
     }

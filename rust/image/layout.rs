@@ -62,6 +62,33 @@ impl Field {
     }
 }
 
+/// Whether any field asks for anything: most items have nothing but numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct Needs {
+    /// One is checked by itself.
+    pub check: bool,
+    /// One is the id of an object.
+    pub ids: bool,
+}
+
+impl Needs {
+    const fn of(mut fields: &[Field]) -> Self {
+        let mut needs = Self {
+            check: false,
+            ids: false,
+        };
+        while let [field, rest @ ..] = fields {
+            match field.check {
+                Check::Any => (),
+                Check::Zero | Check::Bits(_) | Check::Range(..) => needs.check = true,
+                Check::Id(_) | Check::IdOrNone(_) => needs.ids = true,
+            }
+            fields = rest;
+        }
+        needs
+    }
+}
+
 /// How many items a tail has.
 #[derive(Clone, Copy, Debug)]
 pub enum Count {
@@ -80,6 +107,8 @@ pub struct ItemInfo {
     pub size: usize,
     /// Its fields.
     pub fields: &'static [Field],
+    /// What they ask for.
+    pub needs: Needs,
 }
 
 /// What follows the fixed part of a record, to the end of its payload.
@@ -146,6 +175,8 @@ pub struct KindInfo {
     pub object: bool,
     /// The fields of the fixed part.
     pub fields: &'static [Field],
+    /// What they ask for.
+    pub needs: Needs,
     /// What follows the fixed part.
     pub tail: Tail,
     /// What the table cannot say.
@@ -190,6 +221,7 @@ pub(super) const fn row<T: Record>() -> KindInfo {
         size: size_of::<T>(),
         object: T::OBJECT,
         fields: T::FIELDS,
+        needs: const { Needs::of(T::FIELDS) },
         tail: T::TAIL,
         check: check::<T>,
     }
@@ -206,6 +238,7 @@ pub(super) const fn item<T: Layout>() -> ItemInfo {
         name: T::NAME,
         size: size_of::<T>(),
         fields: T::FIELDS,
+        needs: const { Needs::of(T::FIELDS) },
     }
 }
 

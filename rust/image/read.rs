@@ -378,12 +378,15 @@ impl<'a, 's> Objects<'a, 's> {
             let bad = |reason| record.malformed(reason);
             let earlier = slots.get_mut(..used).unwrap_or_default();
             let info = record.kind.info();
-            check_ids(earlier, info.fields, record.payload).map_err(bad)?;
+            if info.needs.ids {
+                check_ids(earlier, info.fields, record.payload).map_err(bad)?;
+            }
             let (fixed, tail) = record
                 .payload
                 .split_at_checked(info.size)
                 .unwrap_or_default();
-            if let Some((item, items)) = info.tail.items(fixed, tail) {
+            if let Some((item, items)) = info.tail.items(fixed, tail).filter(|(of, _)| of.needs.ids)
+            {
                 for item_bytes in items.chunks_exact(item.size) {
                     check_ids(earlier, item.fields, item_bytes).map_err(bad)?;
                 }
@@ -916,7 +919,9 @@ fn check_payload(kind: Kind, payload: &[u8]) -> Result<(), &'static str> {
     let (fixed, tail) = payload
         .split_at_checked(info.size)
         .ok_or("the record is too short")?;
-    check_fields(info.fields, fixed)?;
+    if info.needs.check {
+        check_fields(info.fields, fixed)?;
+    }
     check_tail(&info.tail, fixed, tail)?;
     (info.check)(payload)
 }
@@ -1006,6 +1011,9 @@ fn check_tail(rule: &Tail, fixed: &[u8], tail: &[u8]) -> Result<(), &'static str
 }
 
 fn check_items(item: &ItemInfo, items: &[u8]) -> Result<(), &'static str> {
+    if !item.needs.check {
+        return Ok(());
+    }
     items
         .chunks_exact(item.size)
         .try_for_each(|bytes| check_fields(item.fields, bytes))

@@ -110,7 +110,7 @@ impl<C: Crc32c> Clone for Totals<C> {
 
 /// The data of a chunk of at least so many pages lies on pages of the stream, where each can be
 /// copied, mapped or moved as a whole.
-const ALIGNED_PAGES: u32 = 64;
+const ALIGNED_PAGES: u32 = 8;
 
 static ZEROES: [u8; const { PAGE_SIZE as usize }] = [0; const { PAGE_SIZE as usize }];
 
