@@ -86,17 +86,45 @@ const SUITE: Suite = Suite {
         ),
         Refusal::new("personality", personality, &["personality"]),
         Refusal::new("restrictions", restrictions, &["io_uring: restrictions"]),
+        Refusal::new("filtered", filtered, &["io_uring: restrictions"]),
+        Refusal::new(
+            "restricted-task",
+            restricted_task,
+            &["io_uring restriction"],
+        ),
+        Refusal::new("provided-buffers", provided_buffers, &["provided buffers"]),
+        Refusal::new("memory-region", memory_region, &["memory region"]),
+        Refusal::new("busy-polling", busy_polling, &["NAPI busy polling"]),
         Refusal::new("overflow", overflow, &["completions that found no room"]),
         Refusal::new("sqpoll", sqpoll, &["IORING_SETUP_SQPOLL"]),
         Refusal::new("iopoll", iopoll, &["IORING_SETUP_IOPOLL"]),
+        Refusal::new("attached", attached, &["IORING_SETUP_ATTACH_WQ"]),
+        Refusal::new("own-memory", own_memory, &["IORING_SETUP_NO_MMAP"]),
+        Refusal::new("32-bit", of_32_bits, &["ring of a 32-bit program"]),
+        Refusal::new("message", message, &["completions on their way"]),
+        Refusal::new(
+            "no-issuer",
+            no_issuer,
+            &["its only issuer is not in the tree"],
+        ),
+        Refusal::new(
+            "no-descriptor",
+            no_descriptor,
+            &["a ring that the tree does not have open"],
+        ),
         Refusal::new("pinned-workers", pinned_workers, &["workers of some CPUs"]),
         Refusal::new("old-mapping", old_mapping, &["that is not the ring's"]),
         Refusal::new("private-mapping", private_mapping, &["private mapping"]),
+        Refusal::new("part-of-mapping", part_of_mapping, &["part of a mapping"]),
     ],
     customs: &[
         Custom {
             name: "not-allowed",
             run: not_allowed,
+        },
+        Custom {
+            name: "restricted-caller",
+            run: restricted_caller,
         },
         Custom {
             name: "cut-short",
@@ -119,12 +147,14 @@ fn main() -> ExitCode {
 const SETUP_IOPOLL: u32 = 1 << 0;
 const SETUP_SQPOLL: u32 = 1 << 1;
 const SETUP_CQSIZE: u32 = 1 << 3;
+const SETUP_ATTACH_WQ: u32 = 1 << 5;
 const SETUP_R_DISABLED: u32 = 1 << 6;
 const SETUP_TASKRUN_FLAG: u32 = 1 << 9;
 const SETUP_SQE128: u32 = 1 << 10;
 const SETUP_CQE32: u32 = 1 << 11;
 const SETUP_SINGLE_ISSUER: u32 = 1 << 12;
 const SETUP_DEFER_TASKRUN: u32 = 1 << 13;
+const SETUP_NO_MMAP: u32 = 1 << 14;
 const SETUP_NO_SQARRAY: u32 = 1 << 16;
 
 const ENTER_GETEVENTS: u32 = 1 << 0;
@@ -134,6 +164,7 @@ const OP_NOP: u8 = 0;
 const OP_TIMEOUT: u8 = 11;
 const OP_READ: u8 = 22;
 const OP_WRITE: u8 = 23;
+const OP_MSG_RING: u8 = 40;
 
 const SQE_DRAIN: u8 = 1 << 1;
 const SQE_ASYNC: u8 = 1 << 4;
@@ -148,7 +179,12 @@ const REGISTER_ENABLE_RINGS: u32 = 12;
 const REGISTER_IOWQ_AFF: u32 = 17;
 const REGISTER_IOWQ_MAX_WORKERS: u32 = 19;
 const REGISTER_RING_FDS: u32 = 20;
+const REGISTER_PBUF_RING: u32 = 22;
+const REGISTER_PBUF_STATUS: u32 = 26;
+const REGISTER_NAPI: u32 = 27;
 const REGISTER_RESIZE_RINGS: u32 = 33;
+const REGISTER_MEM_REGION: u32 = 34;
+const REGISTER_BPF_FILTER: u32 = 37;
 
 /// Where mmap(2) finds the entries.
 const ENTRIES: i64 = 0x1000_0000;
@@ -256,15 +292,14 @@ struct Ring {
     prepared: Cell<u32>,
 }
 
-fn setup(entries: u32, flags: u32, cq_entries: u32) -> io::Result<(OwnedFd, Params)> {
-    let mut params = Params {
-        flags,
-        cq_entries,
-        ..Params::default()
-    };
+/// Skips the test where there is no io_uring.
+fn setup(entries: u32, mut params: Params) -> Result<(OwnedFd, Params)> {
     // SAFETY: the parameters are valid for writing.
     let ret = unsafe { libc::syscall(libc::SYS_io_uring_setup, entries, &mut params) };
-    Ok((owned(ret as i32)?, params))
+    match owned(ret as i32) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => skip("no io_uring"),
+        fd => Ok((fd?, params)),
+    }
 }
 
 fn register<T>(fd: &impl AsRawFd, op: u32, arg: *mut T, count: u32) -> io::Result<i64> {
@@ -292,14 +327,15 @@ impl Ring {
         Self::sized(entries, flags, 0)
     }
 
-    /// Skips the test where there is no io_uring.
     fn sized(entries: u32, flags: u32, cq_entries: u32) -> Result<Self> {
         let flags = flags | if cq_entries != 0 { SETUP_CQSIZE } else { 0 };
-        match setup(entries, flags, cq_entries) {
-            Ok((fd, params)) => Self::map(fd, params),
-            Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => skip("no io_uring"),
-            Err(e) => Err(e.into()),
-        }
+        let params = Params {
+            flags,
+            cq_entries,
+            ..Params::default()
+        };
+        let (fd, params) = setup(entries, params)?;
+        Self::map(fd, params)
     }
 
     fn map(fd: OwnedFd, params: Params) -> Result<Self> {
@@ -943,6 +979,90 @@ fn restrictions(v: &Victim) -> Result<()> {
     same("a write", done(2, -libc::EACCES), ring.run(write)?)
 }
 
+/// A program of BPF that lets no nop pass.
+fn filtered(v: &Victim) -> Result<()> {
+    let ring = Ring::new(4, 0)?;
+    let program = [libc::sock_filter {
+        code: (libc::BPF_RET | libc::BPF_K) as u16,
+        jt: 0,
+        jf: 0,
+        k: 0,
+    }];
+    // struct io_uring_bpf: IO_URING_BPF_CMD_FILTER, a nop, one instruction.
+    let mut filter = [0u64; 9];
+    let first = [1, OP_NOP.into(), 1, program.as_ptr() as u64];
+    filter[..4].copy_from_slice(&first);
+    match register(&ring.fd, REGISTER_BPF_FILTER, filter.as_mut_ptr(), 1) {
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => return skip("no filters of io_uring"),
+        other => other?,
+    };
+    stand_with(v, &ring)?;
+    same("a nop", done(1, -libc::EACCES), ring.run(Entry::nop(1))?)
+}
+
+/// What this task allows rings that it makes: nops.
+fn restrict_task() -> io::Result<()> {
+    // struct io_uring_task_restriction: one, which is IORING_RESTRICTION_SQE_OP.
+    let mut allowed = [1u32 << 16, 0, 0, 0, 1, 0, 0, 0];
+    register(&-1, REGISTER_RESTRICTIONS, allowed.as_mut_ptr(), 1).map(drop)
+}
+
+fn restricted_task(v: &Victim) -> Result<()> {
+    restrict_task()?;
+    v.stand()?;
+    let ring = Ring::new(4, 0)?;
+    same("a nop", done(1, 0), ring.run(Entry::nop(1))?)?;
+    let write = Entry::write(1, b"", 2);
+    same("a write", done(2, -libc::EACCES), ring.run(write)?)
+}
+
+fn provided_buffers(v: &Victim) -> Result<()> {
+    let ring = Ring::new(4, 0)?;
+    // struct io_uring_buf_reg: 8 entries, group 5, IOU_PBUF_RING_MMAP.
+    let mut group = [0u32, 0, 8, 1 << 16 | 5, 0, 0, 0, 0, 0, 0];
+    register(&ring.fd, REGISTER_PBUF_RING, group.as_mut_ptr(), 1)?;
+    stand_with(v, &ring)?;
+    // struct io_uring_buf_status
+    let mut status = [5u32, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    register(&ring.fd, REGISTER_PBUF_STATUS, status.as_mut_ptr(), 1)?;
+    ring.works(200)
+}
+
+fn memory_region(v: &Victim) -> Result<()> {
+    let ring = Ring::new(4, 0)?;
+    let memory = Area::anon(sys::PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE)?;
+    let region = || -> io::Result<()> {
+        // struct io_uring_region_desc: IORING_MEM_REGION_TYPE_USER.
+        let mut desc = [memory.addr as u64, memory.len as u64, 1, 0, 0, 0, 0, 0];
+        // struct io_uring_mem_region_reg
+        let mut region = [desc.as_mut_ptr() as u64, 0, 0, 0];
+        register(&ring.fd, REGISTER_MEM_REGION, region.as_mut_ptr(), 1).map(drop)
+    };
+    region()?;
+    stand_with(v, &ring)?;
+    ensure!(fails_with(region(), libc::EBUSY), "the region is gone");
+    ring.works(200)
+}
+
+fn busy_polling(v: &Victim) -> Result<()> {
+    const MICROSECONDS: u32 = 50;
+    let ring = Ring::new(4, 0)?;
+    // struct io_uring_napi: IO_URING_NAPI_TRACKING_DYNAMIC.
+    let mut napi = [MICROSECONDS, 0, 0, 0];
+    match register(&ring.fd, REGISTER_NAPI, napi.as_mut_ptr(), 1) {
+        Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            return skip("no NAPI busy polling")
+        }
+        other => other?,
+    };
+    stand_with(v, &ring)?;
+    // It says what was before.
+    napi = [MICROSECONDS, 0, 0, 0];
+    register(&ring.fd, REGISTER_NAPI, napi.as_mut_ptr(), 1)?;
+    same("before", [MICROSECONDS, 0, 0, 0], napi)?;
+    ring.works(200)
+}
+
 fn overflow(v: &Victim) -> Result<()> {
     let ring = Ring::sized(4, 0, 4)?;
     for number in 0..6 {
@@ -986,6 +1106,119 @@ fn iopoll(v: &Victim) -> Result<()> {
     same("submitted", 1, enter(ring.fd.as_raw_fd(), 1, 0, 0)?)
 }
 
+fn attached(v: &Victim) -> Result<()> {
+    let first = Ring::new(4, 0)?;
+    let params = Params {
+        flags: SETUP_ATTACH_WQ,
+        wq_fd: first.fd.as_raw_fd() as u32,
+        ..Params::default()
+    };
+    let (fd, params) = setup(4, params)?;
+    let ring = Ring::map(fd, params)?;
+    stand_with(v, &ring)?;
+    ring.works(200)
+}
+
+/// A ring in memory that the program has brought along.
+fn own_memory(v: &Victim) -> Result<()> {
+    let page = || Area::anon(sys::PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE);
+    let (queues, entries) = (page()?, page()?);
+    let mut params = Params {
+        flags: SETUP_NO_MMAP,
+        ..Params::default()
+    };
+    params.cq.user_addr = queues.addr as u64;
+    params.sq.user_addr = entries.addr as u64;
+    let (fd, params) = setup(4, params)?;
+    let ring = Ring {
+        fd,
+        params,
+        queues,
+        entries,
+        prepared: Cell::new(0),
+    };
+    stand_with(v, &ring)?;
+    ring.works(200)
+}
+
+/// io_uring_setup(2) of the 32-bit ABI.
+fn of_32_bits(v: &Victim) -> Result<()> {
+    if !Path::new("/proc/sys/abi/vsyscall32").exists() {
+        return skip("no 32-bit system calls");
+    }
+    let prot = PROT_READ | PROT_WRITE;
+    let low = Area::anon(sys::PAGE, prot, MAP_PRIVATE | libc::MAP_32BIT)?;
+    let ret: u32;
+    // SAFETY: the parameters are valid for writing; rbx is put back.
+    unsafe {
+        std::arch::asm!(
+            "xchg rbx, {entries}",
+            "int 0x80",
+            "xchg rbx, {entries}",
+            entries = inout(reg) 4u64 => _,
+            inlateout("eax") libc::SYS_io_uring_setup as u32 => ret,
+            in("ecx") low.addr as u32,
+            out("r8") _, out("r9") _, out("r10") _, out("r11") _,
+        );
+    }
+    let fd = owned(ret as i32)?;
+    // SAFETY: the parameters are there, and any bits make some.
+    let ring = Ring::map(fd, unsafe { low.addr.cast::<Params>().read() })?;
+    stand_with(v, &ring)?;
+    ring.works(200)
+}
+
+/// A message from another ring that waits until the only issuer looks.
+fn message(v: &Victim) -> Result<()> {
+    let from = Ring::new(4, 0)?;
+    let to = Ring::new(4, SETUP_SINGLE_ISSUER | SETUP_DEFER_TASKRUN)?;
+    let sent = from.run(Entry {
+        opcode: OP_MSG_RING,
+        fd: to.fd.as_raw_fd(),
+        off: 7,
+        len: 9,
+        user_data: 1,
+        ..Entry::default()
+    });
+    same("sent", done(1, 0), sent?)?;
+    stand_with(v, &to)?;
+    same("what has come", None, to.reap())?;
+    to.submit(1)?;
+    same("the message", Some(done(7, 9)), to.reap())
+}
+
+fn no_issuer(v: &Victim) -> Result<()> {
+    let params = Params {
+        flags: SETUP_SINGLE_ISSUER,
+        ..Params::default()
+    };
+    let Ok(made) = thread::spawn(move || setup(4, params)).join() else {
+        bail!("the thread failed");
+    };
+    let (fd, _) = made?;
+    v.ready_fd(fd.as_raw_fd())?;
+    v.wait();
+    let submitted = enter(fd.as_raw_fd(), 1, 0, 0);
+    ensure!(fails_with(submitted, EEXIST), "another thread may submit");
+    Ok(())
+}
+
+/// A ring that is known by its number among those of the task only.
+fn no_descriptor(v: &Victim) -> Result<()> {
+    const SLOT: i32 = 3;
+    let ring = Ring::new(4, 0)?;
+    // struct io_uring_rsrc_update
+    let mut update = [SLOT as u64, ring.fd.as_raw_fd() as u64];
+    register(&ring.fd, REGISTER_RING_FDS, update.as_mut_ptr(), 1)?;
+    for area in [ring.queues, ring.entries] {
+        // SAFETY: nobody uses the mappings any more.
+        unsafe { cvt(libc::munmap(area.addr.cast(), area.len)) }?;
+    }
+    drop(ring.fd);
+    v.stand()?;
+    same("submitted", 0, enter(SLOT, 0, 0, ENTER_REGISTERED_RING)?)
+}
+
 fn pinned_workers(v: &Victim) -> Result<()> {
     if thread::available_parallelism()?.get() < 2 {
         return skip("one CPU");
@@ -1020,6 +1253,21 @@ fn private_mapping(v: &Victim) -> Result<()> {
     ring.works(200)
 }
 
+fn part_of_mapping(v: &Victim) -> Result<()> {
+    let ring = Ring::new(128, 0)?;
+    let len = ring.entries.len;
+    same("entries", 2 * sys::PAGE, len)?;
+    // SAFETY: nobody uses the entries in the second half.
+    unsafe {
+        cvt(libc::munmap(
+            ring.entries.addr.add(sys::PAGE).cast(),
+            sys::PAGE,
+        ))
+    }?;
+    v.stand()?;
+    ring.works(200)
+}
+
 /// Who may not have a ring does not get one by a restart.
 fn not_allowed(b: &Bench<'_>) -> Result<()> {
     let disabled = Path::new("/proc/sys/kernel/io_uring_disabled");
@@ -1034,6 +1282,18 @@ fn not_allowed(b: &Bench<'_>) -> Result<()> {
     let refused = b.rstr().arg("-i").arg(&image).run();
     fs::write(disabled, before.trim())?;
     refused?.refused("rstr", &words)?;
+    life.restart(&image, &[])?;
+    life.passes()
+}
+
+/// A restart does not pass on what restricts the caller.
+fn restricted_caller(b: &Bench<'_>) -> Result<()> {
+    let mut life = b.start("idle")?;
+    let image = b.path("image");
+    life.checkpoint_and_kill(&image)?;
+    let rstr = b.rstr().pre_exec(restrict_task).arg("-i").arg(&image);
+    let words = ["from the caller: io_uring restriction"];
+    rstr.run()?.refused("rstr", &words)?;
     life.restart(&image, &[])?;
     life.passes()
 }
