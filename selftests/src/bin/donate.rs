@@ -71,6 +71,10 @@ const SUITE: Suite = Suite {
             run: moved,
         },
         Custom {
+            name: "at-hand",
+            run: at_hand,
+        },
+        Custom {
             name: "no-room",
             run: no_room,
         },
@@ -106,6 +110,7 @@ const SUITE: Suite = Suite {
     victims: &[
         Case::new("all-kinds", all_kinds),
         Case::new("in-a-cgroup", in_a_cgroup),
+        Case::new("spliced", spliced),
         Case::new("owner", owner),
     ],
     // The numbers that follow are those of one victim.
@@ -198,6 +203,53 @@ fn in_a_cgroup(v: &Victim) -> Result<()> {
     verify("memory", area.bytes(), 1)
 }
 
+/// Where others find the pipe of `spliced`, and how much is in it.
+const PIPE: i32 = 100;
+const SPLICED: usize = 4 * MIB;
+
+/// Has a pipe with room for `SPLICED`.
+fn large_pipe() -> Result<(OwnedFd, OwnedFd)> {
+    let ends = pipe(libc::O_CLOEXEC)?;
+    sys::fcntl(&ends.1, libc::F_SETPIPE_SZ, SPLICED as i32)?;
+    Ok(ends)
+}
+
+/// Has pages that are in its pipe, too.
+fn spliced(v: &Victim) -> Result<()> {
+    enter_cgroup("donate")?;
+    let area = Area::anon(16 * MIB, RW, MAP_PRIVATE)?;
+    // SAFETY: the area is ours.
+    unsafe { libc::madvise(area.addr.cast(), area.len, libc::MADV_NOHUGEPAGE) };
+    fill(area.bytes(), 1);
+    let (from, to) = large_pipe()?;
+    let part = &area.bytes()[..SPLICED];
+    let mut given = 0;
+    while given < SPLICED {
+        let iov = libc::iovec {
+            iov_base: part[given..].as_ptr().cast_mut().cast(),
+            iov_len: SPLICED - given,
+        };
+        // SAFETY: the pages are there.
+        given += cvt(unsafe { libc::vmsplice(to.as_raw_fd(), &iov, 1, 0) })? as usize;
+    }
+    sys::give(from.as_raw_fd(), PIPE)?;
+    v.stand()?;
+    verify("memory", area.bytes(), 1)?;
+    verify("what is in the pipe", &drain(&from)?, 1)
+}
+
+/// Reads `SPLICED` bytes.
+fn drain(from: &OwnedFd) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; SPLICED];
+    let mut got = 0;
+    while got < SPLICED {
+        let more = read(from, &mut bytes[got..])?;
+        ensure!(more > 0, "the pipe ends after {got} bytes");
+        got += more;
+    }
+    Ok(bytes)
+}
+
 fn disk(b: &Bench<'_>, size: &str) -> Result<(Tmpfs, PathBuf)> {
     let path = b.path("memory");
     Ok((Tmpfs::mount(&path, &format!("size={size}"))?, path))
@@ -262,6 +314,30 @@ fn moved(b: &Bench<'_>) -> Result<()> {
     let freed = sys::until(LIMIT, || shmem().is_ok_and(|bytes| bytes < MIB));
     ensure!(freed, "{} bytes are left of the image", shmem()?);
     Ok(())
+}
+
+/// Pages that somebody outside of the tree has at hand are copied: what becomes of the image is
+/// nothing to him.
+fn at_hand(b: &Bench<'_>) -> Result<()> {
+    let (_disk, dir) = disk(b, "64m")?;
+    let mut life = b.start("spliced")?;
+    let (from, to) = large_pipe()?;
+    let theirs = File::open(format!("/proc/{}/fd/{PIPE}", life.pid))?;
+    // SAFETY: no memory is involved.
+    let shared = cvt(unsafe { libc::tee(theirs.as_raw_fd(), to.as_raw_fd(), SPLICED, 0) })?;
+    same("bytes that are shared", SPLICED as isize, shared)?;
+    drop(theirs);
+    let image = dir.join("image");
+    life.checkpoint_and_kill(&image)?;
+    let moved = stat(life.pid, "shmem")?;
+    let (least, most) = (15 * MIB - SPLICED, 17 * MIB - SPLICED);
+    ensure!((least..most).contains(&moved), "{moved} bytes moved");
+    life.restart_detached(&image, &[])?;
+    life.passes()?;
+    let len = fs::metadata(&image)?.len();
+    let mut image = fs::OpenOptions::new().write(true).open(&image)?;
+    image.write_all(&vec![0xee; usize::try_from(len)?])?;
+    verify("what was shared", &drain(&from)?, 1)
 }
 
 fn no_room(b: &Bench<'_>) -> Result<()> {
