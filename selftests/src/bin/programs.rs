@@ -98,6 +98,8 @@ struct Program {
     interpreter: &'static str,
     /// What has to be there besides.
     needs: &'static [&'static str],
+    /// Where a descriptor leads that it has open whenever it is checkpointed.
+    has: Option<&'static str>,
     /// Files of its directory.
     files: &'static [(&'static str, &'static str)],
 }
@@ -108,6 +110,7 @@ macro_rules! program {
         Program {
             interpreter: $interpreter,
             needs: &$needs,
+            has: None,
             files: &[$(($file, include_str!(concat!("../../programs/", $file)))),+],
         }
     };
@@ -123,7 +126,11 @@ const SQLITE: Program = program!("python3", needs: [], "sqlite.py");
 const ASYNCIO: Program = program!("python3", needs: [], "server.py");
 const MULTIPROCESSING: Program = program!("python3", needs: [], "workers.py");
 const JAVA: Program = program!("java", needs: [], "Pool.java");
-const NODE: Program = program!("node", needs: [], "loop.js");
+/// Its event loop watches descriptors by way of a ring.
+const NODE: Program = Program {
+    has: Some("anon_inode:[io_uring]"),
+    ..program!("node", needs: [], "loop.js")
+};
 
 /// Debian's root as it is seen from here, with the kernel's file systems in it.
 fn debian() -> Result<()> {
@@ -270,6 +277,13 @@ impl<'a> Run<'a> {
         text
     }
 
+    /// Whether its first process has a descriptor that leads to `target`.
+    fn has(&self, target: &str) -> bool {
+        let dir = fs::read_dir(format!("/proc/{}/fd", self.pid));
+        let mut links = dir.into_iter().flatten().flatten();
+        links.any(|link| fs::read_link(link.path()).is_ok_and(|to| to == Path::new(target)))
+    }
+
     /// Has it checkpointed, killed and restarted, or says that it has ended meanwhile.
     fn comes_back(&mut self) -> Result<bool> {
         let pid = self.pid.to_string();
@@ -319,10 +333,16 @@ fn goes_on(b: &Bench<'_>, program: &Program) -> Result<()> {
     let mut run = Run::start(program, &restarted)?;
     let works = || restarted.join("works").exists();
     ensure!(sys::until(LIMIT, works), "it does not work: {}", run.said());
+    if let Some(target) = program.has.filter(|target| !run.has(target)) {
+        return skip(format!("this {} has no {target}", program.interpreter));
+    }
     let enough = if sys::has_kasan()? { TIMES / 2 } else { TIMES };
     let mut times = 0;
     while (b.long || times < enough) && run.comes_back()? {
         times += 1;
+        if let Some(target) = program.has {
+            ensure!(run.has(target), "{target} is gone: {}", run.said());
+        }
         sys::nap(Duration::from_millis(25) * times);
     }
     ensure!(times > 0, "it ended too early");
