@@ -86,6 +86,9 @@ pub(crate) struct Runs {
 }
 
 impl Runs {
+    /// When a piece of memory is long enough, in bytes: nobody else runs while it is summed up.
+    const PIECE: usize = 32 * PAGE_SIZE;
+
     fn new() -> Result<Self> {
         // INVARIANT: There are no entries.
         Ok(Self {
@@ -244,21 +247,30 @@ impl Runs {
         Ok(true)
     }
 
-    /// Calls `act` with the contents of each run, in order.
+    /// Calls `act` with the contents of all pages, in order, of those at once that follow each other
+    /// in the machine's memory.
     fn each(&self, mut act: impl FnMut(&[u8]) -> Result) -> Result {
+        let mut piece = (ptr::null::<u8>(), 0);
+        let mut act = |(start, len): (*const u8, usize)| {
+            if len == 0 {
+                return Ok(());
+            }
+            // SAFETY: There is a reference to the pages, and all memory is mapped on x86-64. Their
+            // contents may change under a stream that is written without a snapshot of a mapping
+            // shared with others; then only the checksum is wrong.
+            act(unsafe { core::slice::from_raw_parts(start, len) })
+        };
         for run in self.runs.iter() {
-            // SAFETY: There is a reference to the pages, which belong to one folio and so follow
-            // each other, and all memory is mapped on x86-64. Their contents may change under a
-            // stream that is written without a snapshot of a mapping shared with others; then only
-            // the checksum is wrong.
-            act(unsafe {
-                core::slice::from_raw_parts(
-                    bindings::checkpoint_page_address(run.page).cast::<u8>(),
-                    run.nr as usize * PAGE_SIZE,
-                )
-            })?;
+            // SAFETY: There is a reference to the page.
+            let start = unsafe { bindings::checkpoint_page_address(run.page) };
+            let (start, len) = (start.cast::<u8>().cast_const(), run.nr as usize * PAGE_SIZE);
+            if piece.0.wrapping_add(piece.1) == start && piece.1 < Self::PIECE {
+                piece.1 += len;
+            } else {
+                act(core::mem::replace(&mut piece, (start, len)))?;
+            }
         }
-        Ok(())
+        act(piece)
     }
 
     /// Checksum of the contents of all pages, in order.

@@ -18,8 +18,9 @@
 /* For what shmem keeps to mm/. */
 #include "../../mm/internal.h"
 
-/* Pages that are made at once. */
-#define BATCH	32
+/* Pages that are made at once: 1 << ORDER. */
+#define ORDER	5
+#define BATCH	(1 << ORDER)
 
 /* A page of some runs. */
 struct cursor {
@@ -63,6 +64,21 @@ static bool may_add(struct file *file, unsigned int pages)
 	       !generic_write_check_limits(file, file->f_pos, &len) && len == want;
 }
 
+/* Up to @nr new pages, in @pages, in one piece if there is one at hand; returns how many. */
+static unsigned int new_pages(gfp_t gfp, unsigned int nr, struct page **pages)
+{
+	struct page *page = NULL;
+
+	if (nr >= BATCH)
+		page = alloc_pages((gfp & ~__GFP_DIRECT_RECLAIM) | __GFP_NOWARN, ORDER);
+	if (!page)
+		return alloc_pages_bulk_mempolicy(gfp, min(nr, BATCH), pages);
+	split_page(page, ORDER);
+	for (unsigned int i = 0; i < BATCH; i++)
+		pages[i] = page + i;
+	return BATCH;
+}
+
 /* Add copies of up to @nr pages at @index; returns of how many. */
 static unsigned int add_some(struct inode *inode, pgoff_t index, struct cursor *from,
 			     unsigned int nr)
@@ -73,7 +89,7 @@ static unsigned int add_some(struct inode *inode, pgoff_t index, struct cursor *
 	unsigned int done = 0;
 	struct folio *folio;
 
-	nr = alloc_pages_bulk_mempolicy(gfp, min(nr, BATCH), pages);
+	nr = new_pages(gfp, nr, pages);
 	for (; done < nr; done++) {
 		folio = page_folio(pages[done]);
 		if (mem_cgroup_charge(folio, NULL, gfp))
@@ -82,11 +98,11 @@ static unsigned int add_some(struct inode *inode, pgoff_t index, struct cursor *
 		__folio_set_locked(folio);
 		__folio_set_swapbacked(folio);
 		__folio_mark_uptodate(folio);
+		folio_set_dirty(folio);
 		if (shmem_add_to_page_cache(folio, mapping, index + done, NULL, gfp)) {
 			folio_unlock(folio);
 			break;
 		}
-		folio_mark_dirty(folio);
 		folio_add_lru(folio);
 		folio_unlock(folio);
 		folio_put(folio);

@@ -171,8 +171,8 @@ fn read(memory: Area) -> Result<Duration> {
     Ok(took)
 }
 
-/// With as few instructions as there can be, which is what counts here. The kernel's own takes a fifth more; what
-/// crates take depends on what else they are good for.
+/// With about as few instructions as the kernel's, which is what counts here; what crates take depends on what else they
+/// are good for.
 fn crc32c(memory: Area) -> Result<Duration> {
     ensure!(is_x86_feature_detected!("sse4.2"), "there is no instruction for crc32c");
     Ok(time(|| {
