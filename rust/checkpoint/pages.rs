@@ -355,18 +355,25 @@ impl Output<'_> {
         }
     }
 
-    /// Writes the pages of `runs`, by way of `bvecs`.
-    fn write_pages(&mut self, runs: &Runs, bvecs: &mut KVVec<bindings::bio_vec>) -> Result {
+    /// Writes the pages of `runs`, by way of `bvecs`; those that are `lasting` may go by reference.
+    fn write_pages(
+        &mut self,
+        runs: &Runs,
+        bvecs: &mut KVVec<bindings::bio_vec>,
+        lasting: bool,
+    ) -> Result {
         match self {
             Self::Stream(stream) => {
                 let pages = u32::try_from(runs.pages)?;
                 // SAFETY: `runs` holds a reference to each page.
                 let done = unsafe { stream.write_cached(&runs.runs, pages) };
-                if runs.bvecs(done, bvecs)? {
-                    // SAFETY: As above.
-                    unsafe { stream.write_pages(bvecs) }?;
+                // SAFETY: As above; those that are lasting do not change.
+                unsafe {
+                    if !runs.bvecs(done, bvecs)? || lasting && stream.splice(bvecs)? {
+                        return Ok(());
+                    }
+                    stream.write_pages(bvecs)
                 }
-                Ok(())
             }
             Self::Copy(buffer) => runs.each(|bytes| buffer.put(&[bytes])),
         }
@@ -402,6 +409,10 @@ pub(crate) struct Drain<'a> {
     encoder: &'a mut Encoder<KernelCrc>,
     memory: &'a [Memory],
     own_mappings: i32,
+    /// Of the tree itself, not of a snapshot.
+    live: bool,
+    /// The pages at hand do not change any more.
+    lasting: bool,
     runs: Runs,
     spare: Option<Runs>,
     extents: KVVec<Extent>,
@@ -420,15 +431,15 @@ pub(crate) struct Drain<'a> {
 }
 
 impl<'a> Drain<'a> {
-    /// Of `memory`, where a page that belongs to one address space only has `own_mappings`. What
-    /// the output is given goes into `donation` instead.
+    /// Of `memory`, that of a snapshot or, `live`, of the tree. What the output is given goes into
+    /// `donation` instead.
     pub(crate) fn new(
         output: Output<'a>,
         donation: Option<&'a mut Donation>,
         encoder: &'a mut Encoder<KernelCrc>,
         hold: &'a Hold,
         memory: &'a [Memory],
-        own_mappings: i32,
+        live: bool,
     ) -> Result<Self> {
         let spaces = memory
             .iter()
@@ -440,11 +451,14 @@ impl<'a> Drain<'a> {
             hold,
             encoder,
             memory,
-            own_mappings: if seen.is_some() {
-                own_mappings
-            } else {
-                i32::MAX
+            // A snapshot maps each page once more.
+            own_mappings: match (seen.is_some(), live) {
+                (false, _) => i32::MAX,
+                (true, true) => 1,
+                (true, false) => 2,
             },
+            live,
+            lasting: false,
             runs: Runs::new()?,
             spare: None,
             extents: KVVec::with_capacity(CHUNK, GFP_KERNEL)?,
@@ -461,8 +475,10 @@ impl<'a> Drain<'a> {
 
     /// Writes what memory number `index` holds.
     pub(crate) fn memory(&mut self, index: usize, report: &mut Report) -> Result {
-        let memory = self.memory;
-        match memory.get(index).ok_or(EINVAL)? {
+        let memory = self.memory.get(index).ok_or(EINVAL)?;
+        // A file is not the tree's alone.
+        self.lasting = !self.live && !matches!(memory, Memory::File { .. });
+        match memory {
             Memory::Mm { id, pid, mm, .. } => self.mm(index, *id, mm, *pid, report),
             Memory::Shmem { id, file, size } | Memory::File { id, file, size } => {
                 self.shmem(*id, file, *size)
@@ -718,7 +734,8 @@ impl<'a> Drain<'a> {
             .chunk_header(&mut self.header, id, &self.extents, crc)?;
         self.output.write(&self.header)?;
         if !self.give()? {
-            self.output.write_pages(&self.runs, &mut self.bvecs)?;
+            self.output
+                .write_pages(&self.runs, &mut self.bvecs, self.lasting)?;
         }
         self.pages += u64::try_from(self.runs.pages)?;
         self.runs.clear();

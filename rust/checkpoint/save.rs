@@ -443,15 +443,13 @@ impl Saver<'_> {
         hold: &Hold,
         live: bool,
     ) -> Result<u64> {
-        // A snapshot maps each page once more.
-        let own_mappings = if live { 1 } else { 2 };
         let mut drain = Drain::new(
             output,
             donation,
             &mut self.encoder,
             hold,
             &self.memory,
-            own_mappings,
+            live,
         )?;
         for index in 0..self.memory.len() {
             drain.memory(index, self.report)?;

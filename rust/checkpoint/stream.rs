@@ -95,12 +95,7 @@ impl Stream {
             }
             moved
         };
-        usize::try_from(moved).or_else(|_| {
-            let err = Error::from_errno(i32::try_from(moved)?);
-            // The position in the stream is lost, so the call cannot be restarted.
-            let restart = [ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND];
-            Err(if restart.contains(&err) { EINTR } else { err })
-        })
+        usize::try_from(moved).or_else(|_| Err(ended(Error::from_errno(i32::try_from(moved)?))))
     }
 
     /// Moves all of the `left` bytes that `iter` covers.
@@ -160,6 +155,27 @@ impl Stream {
     /// As [`Stream::write_all`].
     pub(crate) fn write_buffer(&self, buffer: &Buffer) -> Result {
         buffer.pieces().try_for_each(|piece| self.write_all(piece))
+    }
+
+    /// Hands whole pages to whoever reads the stream, if it is a pipe or a socket. Returns whether
+    /// that is so; if not, they are to be written.
+    ///
+    /// # Errors
+    ///
+    /// As [`Stream::write_all`].
+    ///
+    /// # Safety
+    ///
+    /// Every entry refers to pages that the caller holds a reference to, and whose contents do not
+    /// change as long as anybody has one.
+    pub(crate) unsafe fn splice(&self, pages: &[bindings::bio_vec]) -> Result<bool> {
+        let count = u32::try_from(pages.len())?;
+        // SAFETY: The file is valid and open for writing; the rest by the safety requirement.
+        let done = unsafe {
+            bindings::checkpoint_splice(self.file.as_ptr(), pages.as_ptr(), count, total(pages))
+        };
+        to_result(done.min(0)).map_err(ended)?;
+        Ok(done != 0)
     }
 
     /// Adds copies of `pages` pages, those of `runs`, to a file in tmpfs. Returns how many are in it
@@ -255,6 +271,17 @@ impl Stream {
         // SAFETY: By the safety requirement; `pages` outlives the iterator.
         let mut iter = unsafe { pages_iter(bindings::ITER_DEST, pages) };
         self.transfer(&mut iter, total(pages), false)
+    }
+}
+
+/// What the caller is told when a transfer ends with `err`: the position in the stream is lost, so
+/// the call cannot be restarted.
+fn ended(err: Error) -> Error {
+    let restart = [ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND];
+    if restart.contains(&err) {
+        EINTR
+    } else {
+        err
     }
 }
 

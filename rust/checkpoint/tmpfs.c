@@ -70,7 +70,7 @@ static unsigned int new_pages(gfp_t gfp, unsigned int nr, struct page **pages)
 	struct page *page = NULL;
 
 	if (nr >= BATCH)
-		page = alloc_pages((gfp & ~__GFP_DIRECT_RECLAIM) | __GFP_NOWARN, ORDER);
+		page = alloc_pages((gfp & ~__GFP_RECLAIM) | __GFP_NOMEMALLOC | __GFP_NOWARN, ORDER);
 	if (!page)
 		return alloc_pages_bulk_mempolicy(gfp, min(nr, BATCH), pages);
 	split_page(page, ORDER);

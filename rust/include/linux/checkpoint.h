@@ -683,6 +683,11 @@ int checkpoint_share_pages(struct mm_struct *from_mm, unsigned long from_addr,
 			   struct mm_struct *to_mm, unsigned long to_addr, unsigned int nr);
 int checkpoint_populate_locked(struct mm_struct *mm);
 
+/* kernel/checkpoint/splice.c */
+
+int checkpoint_splice(struct file *file, const struct bio_vec *bvec, unsigned int count,
+		      size_t len);
+
 /* kernel/checkpoint/tmpfs.c */
 
 bool checkpoint_takes_pages(struct file *file);
