@@ -504,7 +504,18 @@ fn program_of_32_bits(b: &Bench<'_>) -> Result<()> {
     fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     let mut command = Command::new(&path);
     command.stdin(Stdio::null()).stdout(Stdio::null());
-    let mut child = match command.stderr(Stdio::null()).spawn() {
+    command.stderr(Stdio::null());
+    let mut spawned = command.spawn();
+    // A process that another test starts has a copy of the descriptor that the file was written by,
+    // until it runs its own program.
+    sys::until(Duration::from_secs(10), || {
+        let busy = matches!(&spawned, Err(e) if e.raw_os_error() == Some(libc::ETXTBSY));
+        if busy {
+            spawned = command.spawn();
+        }
+        !busy
+    });
+    let mut child = match spawned {
         Err(e) if e.raw_os_error() == Some(libc::ENOEXEC) => return skip("no 32-bit programs"),
         child => child?,
     };
