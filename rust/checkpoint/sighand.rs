@@ -66,7 +66,8 @@ fn restorer_address(sa: &bindings::sigaction) -> usize {
 ///
 /// What sigaction(2) says.
 pub(crate) fn restore(actions: &[Action]) -> Result {
-    // SAFETY: The current task is valid. It has those of the restarter.
+    // SAFETY: The current task is valid. It has those of the restarter, and nobody who shares
+    // them handles a signal before the tree runs.
     unsafe { bindings::flush_signal_handlers(bindings::get_current(), 1) };
     for (number, action) in (1..).zip(actions) {
         // Also of SIGKILL and SIGSTOP, whose action nobody may set.

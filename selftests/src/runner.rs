@@ -270,6 +270,12 @@ impl<'a> Bench<'a> {
         self.dir.join(name)
     }
 
+    /// A file system in memory with options as mount(8) takes them, and where it is.
+    pub fn tmpfs(&self, options: &str) -> Result<(sys::Tmpfs, PathBuf)> {
+        let path = self.path("memory");
+        Ok((sys::Tmpfs::mount(&path, options)?, path))
+    }
+
     /// A call of ckpt.
     pub fn ckpt(&self) -> Tool {
         Tool::new("ckpt", &self.dir)

@@ -24,7 +24,6 @@ use selftests::sys::{
     verify,
     write,
     Area,
-    Tmpfs,
     PAGE, //
 };
 use selftests::{
@@ -45,10 +44,7 @@ use std::os::fd::{
 };
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{
-    Path,
-    PathBuf, //
-};
+use std::path::Path;
 use std::process::ExitCode;
 use std::ptr;
 use std::sync::atomic::{
@@ -250,13 +246,8 @@ fn drain(from: &OwnedFd) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn disk(b: &Bench<'_>, size: &str) -> Result<(Tmpfs, PathBuf)> {
-    let path = b.path("memory");
-    Ok((Tmpfs::mount(&path, &format!("size={size}"))?, path))
-}
-
 fn two_cycles(b: &Bench<'_>) -> Result<()> {
-    let (_disk, dir) = disk(b, "64m")?;
+    let (_disk, dir) = b.tmpfs("size=64m")?;
     let mut life = b.start("all-kinds")?;
     let (first, second) = (dir.join("first"), dir.join("second"));
     life.checkpoint_and_kill(&first)?;
@@ -274,7 +265,7 @@ fn two_cycles(b: &Bench<'_>) -> Result<()> {
 
 /// The image is a file like any other.
 fn copied(b: &Bench<'_>) -> Result<()> {
-    let (disk, dir) = disk(b, "64m")?;
+    let (disk, dir) = b.tmpfs("size=64m")?;
     let mut life = b.start("all-kinds")?;
     let (image, copy) = (dir.join("image"), b.path("copy"));
     life.checkpoint_and_kill(&image)?;
@@ -296,7 +287,7 @@ fn stat(pid: i32, name: &str) -> Result<usize> {
 
 /// The pages are the very same: who has paid for them has paid for the image.
 fn moved(b: &Bench<'_>) -> Result<()> {
-    let (_disk, dir) = disk(b, "64m")?;
+    let (_disk, dir) = b.tmpfs("size=64m")?;
     let mut life = b.start("in-a-cgroup")?;
     let pid = life.pid;
     let anon = stat(pid, "anon")?;
@@ -319,7 +310,7 @@ fn moved(b: &Bench<'_>) -> Result<()> {
 /// Pages that somebody outside of the tree has at hand are copied: what becomes of the image is
 /// nothing to him.
 fn at_hand(b: &Bench<'_>) -> Result<()> {
-    let (_disk, dir) = disk(b, "64m")?;
+    let (_disk, dir) = b.tmpfs("size=64m")?;
     let mut life = b.start("spliced")?;
     let (from, to) = large_pipe()?;
     let theirs = File::open(format!("/proc/{}/fd/{PIPE}", life.pid))?;
@@ -341,7 +332,7 @@ fn at_hand(b: &Bench<'_>) -> Result<()> {
 }
 
 fn no_room(b: &Bench<'_>) -> Result<()> {
-    let (_disk, dir) = disk(b, "4m")?;
+    let (_disk, dir) = b.tmpfs("size=4m")?;
     let mut life = b.start("in-a-cgroup")?;
     let ckpt = b.ckpt().arg("--kill").arg(life.pid.to_string());
     ckpt.arg("-o")
@@ -403,7 +394,7 @@ fn sealed(b: &Bench<'_>) -> Result<()> {
 
 /// The image comes behind something else in its file.
 fn behind(b: &Bench<'_>, flags: i32, len: usize) -> Result<()> {
-    let (_disk, dir) = disk(b, "64m")?;
+    let (_disk, dir) = b.tmpfs("size=64m")?;
     let mut life = b.start("all-kinds")?;
     let path = dir.join("file");
     File::create(&path)?.write_all(&vec![0xee; len])?;
@@ -452,7 +443,7 @@ fn futex(word: &Area) -> &'static AtomicU32 {
 
 /// Others learn of the death of an owner as ever.
 fn owner_dies(b: &Bench<'_>) -> Result<()> {
-    let (_disk, dir) = disk(b, "64m")?;
+    let (_disk, dir) = b.tmpfs("size=64m")?;
     let mut life = b.start("owner")?;
     let word = shared_word(&b.path("word"))?;
     let futex = futex(&word);
@@ -465,7 +456,7 @@ fn owner_dies(b: &Bench<'_>) -> Result<()> {
 
 /// The tree is gone, so the image stays, whatever becomes of its name.
 fn no_name(b: &Bench<'_>) -> Result<()> {
-    let (_disk, dir) = disk(b, "64m")?;
+    let (_disk, dir) = b.tmpfs("size=64m")?;
     let mut life = b.start("all-kinds")?;
     // Nothing takes the place of what something is mounted on.
     let image = dir.join("image");

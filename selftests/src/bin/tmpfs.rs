@@ -18,7 +18,6 @@ use selftests::sys::{
     seek,
     verify,
     Area,
-    Tmpfs,
     PAGE, //
 };
 use selftests::{
@@ -35,7 +34,6 @@ use std::os::fd::{
     OwnedFd, //
 };
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 const SUITE: Suite = Suite {
@@ -110,11 +108,6 @@ fn pages(v: &Victim) -> Result<()> {
     verify("memory", area.bytes(), 1)
 }
 
-fn disk(b: &Bench<'_>, options: &str) -> Result<(Tmpfs, PathBuf)> {
-    let path = b.path("memory");
-    Ok((Tmpfs::mount(&path, options)?, path))
-}
-
 /// Checkpoints to where `image` stands.
 fn write_to(b: &Bench<'_>, life: &Life<'_>, image: &OwnedFd) -> Result<Finished> {
     b.ckpt()
@@ -172,7 +165,7 @@ fn within_a_page(b: &Bench<'_>) -> Result<()> {
 
 /// The file system makes large folios, and all are read.
 fn large_folios(b: &Bench<'_>) -> Result<()> {
-    let Ok((_disk, dir)) = disk(b, "size=64m,huge=always") else {
+    let Ok((_disk, dir)) = b.tmpfs("size=64m,huge=always") else {
         return skip("there are no large folios in tmpfs");
     };
     let mut life = b.start("pages")?;
@@ -185,7 +178,7 @@ fn large_folios(b: &Bench<'_>) -> Result<()> {
 
 /// Nothing is left of what did not have room, neither file nor space.
 fn no_space(b: &Bench<'_>) -> Result<()> {
-    let (_disk, dir) = disk(b, "size=4m")?;
+    let (_disk, dir) = b.tmpfs("size=4m")?;
     let mut life = b.start("pages")?;
     let before = sys::free_blocks(&dir)?;
     let ckpt = b.ckpt().arg(life.pid.to_string());
@@ -258,7 +251,7 @@ fn sealed(b: &Bench<'_>) -> Result<()> {
 
 /// Where a page of the image is gone there are zeroes, which are found out.
 fn hole(b: &Bench<'_>) -> Result<()> {
-    let (_disk, dir) = disk(b, "size=64m")?;
+    let (_disk, dir) = b.tmpfs("size=64m")?;
     let mut life = b.start("pages")?;
     let image = dir.join("image");
     life.checkpoint(&[], &image)?;
@@ -277,7 +270,7 @@ fn hole(b: &Bench<'_>) -> Result<()> {
 }
 
 fn cut_short(b: &Bench<'_>) -> Result<()> {
-    let (_disk, dir) = disk(b, "size=64m")?;
+    let (_disk, dir) = b.tmpfs("size=64m")?;
     let mut life = b.start("pages")?;
     let image = dir.join("image");
     life.checkpoint(&[], &image)?;

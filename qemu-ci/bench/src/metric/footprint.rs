@@ -71,7 +71,7 @@ fn free() -> Result<u64> {
     Ok((kib("/proc/meminfo", "MemFree:")? << 10) + at_hand * PAGE as u64)
 }
 
-/// Runs of M11: forks and wake-ups vary by more than what is to be found.
+/// Runs of M11, of which the least counts.
 const RUNS: usize = 101;
 
 /// M11: under the key of `who`, as this runs in a kernel without the subsystem, too.
