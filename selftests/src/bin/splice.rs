@@ -27,6 +27,10 @@ use std::io::{
     Read,
     Write, //
 };
+use std::net::{
+    TcpListener,
+    TcpStream, //
+};
 use std::os::fd::{
     AsRawFd,
     OwnedFd, //
@@ -51,6 +55,10 @@ const SUITE: Suite = Suite {
         Custom {
             name: "socket",
             run: into_socket,
+        },
+        Custom {
+            name: "tcp",
+            run: into_tcp,
         },
         Custom {
             name: "slow-reader",
@@ -156,13 +164,40 @@ fn passes_from(b: &Bench<'_>, life: &mut Life<'_>, image: Vec<u8>) -> Result<()>
 
 fn into_socket(b: &Bench<'_>) -> Result<()> {
     let (ours, theirs) = UnixStream::pair()?;
+    written_into(b, theirs.into(), ours.into())
+}
+
+/// Pages wait in the queue of the sender until the other side has them.
+fn into_tcp(b: &Bench<'_>) -> Result<()> {
+    loopback()?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let theirs = TcpStream::connect(listener.local_addr()?)?;
+    let (ours, _) = listener.accept()?;
+    written_into(b, theirs.into(), ours.into())
+}
+
+fn loopback() -> Result<()> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    // SAFETY: all zeroes is valid for a struct of numbers.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, byte) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = *byte as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    // SAFETY: `request` is valid.
+    cvt(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &request) })?;
+    Ok(())
+}
+
+/// Of a socket that has room for the whole image.
+fn written_into(b: &Bench<'_>, to: OwnedFd, from: OwnedFd) -> Result<()> {
     // What it is charged for a page is more than a page.
     let room = (4 * ROOM) as libc::c_int;
     let (room, len) = (&raw const room, size_of_val(&room) as u32);
-    let fd = theirs.as_raw_fd();
+    let fd = to.as_raw_fd();
     // SAFETY: `room` is valid for reads of its length.
     cvt(unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, room.cast(), len) })?;
-    written_meanwhile(b, &[], theirs.into(), ours.into())
+    written_meanwhile(b, &[], to, from)
 }
 
 /// What does not fit waits, and arrives in order, however the reader reads.
