@@ -10,7 +10,10 @@ use zerocopy::{
     Unaligned, //
 };
 
-use super::record::Kind;
+use super::record::{
+    Item,
+    Kind, //
+};
 
 /// What a field may hold.
 #[derive(Clone, Copy, Debug)]
@@ -48,9 +51,6 @@ impl Field {
     /// Returns the field's little-endian value in `bytes`, if it is there and fits.
     pub fn value(&self, bytes: &[u8]) -> Option<u64> {
         let field = self.bytes(bytes)?;
-        if let Ok(word) = field.try_into() {
-            return Some(u32::from_le_bytes(word).into());
-        }
         let mut word = [0; 8];
         word.get_mut(..field.len())?.copy_from_slice(field);
         Some(u64::from_le_bytes(word))
@@ -62,32 +62,151 @@ impl Field {
     }
 }
 
-/// Whether any field asks for anything: most items have nothing but numbers.
+/// What a field has to be by itself: what is left of a [`Field`] where an image is read.
 #[derive(Clone, Copy, Debug)]
-pub struct Needs {
-    /// One is checked by itself.
-    pub check: bool,
-    /// One is the id of an object.
-    pub ids: bool,
+pub struct Rule {
+    /// Bytes from the start of the payload or item.
+    offset: u16,
+    /// How many words of 32 bits it has.
+    words: u16,
+    /// Bits that any of them may have.
+    bits: u32,
+    /// The least that it may be.
+    min: u32,
+    /// The most.
+    max: u32,
 }
 
-impl Needs {
-    const fn of(mut fields: &[Field]) -> Self {
-        let mut needs = Self {
-            check: false,
-            ids: false,
+impl Rule {
+    const fn of(field: &Field) -> Option<Self> {
+        let (bits, min, max) = match field.check {
+            Check::Zero => (0, 0, 0),
+            Check::Bits(bits) => (bits, 0, u32::MAX),
+            Check::Range(min, max) => (u32::MAX, min, max),
+            Check::Any | Check::Id(_) | Check::IdOrNone(_) => return None,
         };
-        while let [field, rest @ ..] = fields {
-            match field.check {
-                Check::Any => (),
-                Check::Zero | Check::Bits(_) | Check::Range(..) => needs.check = true,
-                Check::Id(_) | Check::IdOrNone(_) => needs.ids = true,
+        assert!(field.size == 4 || (field.size % 4 == 0 && bits == 0));
+        assert!(field.offset <= 0xffff && field.size <= 0xffff);
+        Some(Self {
+            offset: field.offset as u16,
+            words: field.size as u16 / 4,
+            bits,
+            min,
+            max,
+        })
+    }
+
+    /// Checks the field in `bytes`, whose length fits.
+    pub(super) fn check(&self, bytes: &[u8]) -> Result<(), &'static str> {
+        let mut offset = usize::from(self.offset);
+        for _ in 0..self.words {
+            let word = word(bytes, offset).ok_or("the record is too short")?;
+            if word & !self.bits != 0 || word < self.min || word > self.max {
+                return Err(match self.bits {
+                    0 => "a reserved field is not zero",
+                    u32::MAX => "a field is out of its range",
+                    _ => "unknown flags in a field",
+                });
             }
-            fields = rest;
+            offset += 4;
         }
-        needs
+        Ok(())
     }
 }
+
+/// Which objects a field may refer to.
+#[derive(Clone, Copy, Debug)]
+pub struct IdRule {
+    /// Bytes from the start of the payload or item.
+    offset: u16,
+    /// It may be 0, for none.
+    pub(super) optional: bool,
+    /// Kinds of objects.
+    pub(super) kinds: &'static [Kind],
+}
+
+impl IdRule {
+    const fn of(field: &Field) -> Option<Self> {
+        let (optional, kinds) = match field.check {
+            Check::Id(kinds) => (false, kinds),
+            Check::IdOrNone(kinds) => (true, kinds),
+            _ => return None,
+        };
+        assert!(field.size == 4 && field.offset <= 0xffff);
+        Some(Self {
+            offset: field.offset as u16,
+            optional,
+            kinds,
+        })
+    }
+
+    /// Returns the id in `bytes`.
+    pub(super) fn id(&self, bytes: &[u8]) -> Option<u32> {
+        word(bytes, usize::from(self.offset))
+    }
+}
+
+/// What the fields of a record or item have to be. Most have no rule.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// By themselves.
+    pub(super) own: &'static [Rule],
+    /// As ids of objects.
+    pub(super) ids: &'static [IdRule],
+}
+
+/// Makes lists of one type of rules, for those fields that have one.
+macro_rules! lists {
+    ($rule:ident, $none:expr) => {
+        impl $rule {
+            pub(super) const fn count(mut fields: &[Field]) -> usize {
+                let mut count = 0;
+                while let [field, rest @ ..] = fields {
+                    if Self::of(field).is_some() {
+                        count += 1;
+                    }
+                    fields = rest;
+                }
+                count
+            }
+
+            pub(super) const fn list<const N: usize>(mut fields: &[Field]) -> [Self; N] {
+                let mut list = [$none; N];
+                let mut free: &mut [Self] = &mut list;
+                while let [field, rest @ ..] = fields {
+                    if let Some(rule) = Self::of(field) {
+                        let Some((first, others)) = free.split_first_mut() else {
+                            break;
+                        };
+                        *first = rule;
+                        free = others;
+                    }
+                    fields = rest;
+                }
+                list
+            }
+        }
+    };
+}
+
+lists!(
+    Rule,
+    Self {
+        offset: 0,
+        words: 0,
+        bits: 0,
+        min: 0,
+        max: 0,
+    }
+);
+lists!(
+    IdRule,
+    Self {
+        offset: 0,
+        optional: true,
+        kinds: &[],
+    }
+);
 
 /// How many items a tail has.
 #[derive(Clone, Copy, Debug)]
@@ -96,19 +215,6 @@ pub enum Count {
     Fixed(u32),
     /// As many as the `u32` at this offset of the record says.
     Field(usize),
-}
-
-/// One type of item in tails.
-#[derive(Clone, Copy, Debug)]
-pub struct ItemInfo {
-    /// Its name.
-    pub name: &'static str,
-    /// Its size in bytes.
-    pub size: usize,
-    /// Its fields.
-    pub fields: &'static [Field],
-    /// What they ask for.
-    pub needs: Needs,
 }
 
 /// What follows the fixed part of a record, to the end of its payload.
@@ -129,14 +235,14 @@ pub enum Tail {
     /// A set of bits, least significant first, in 1 to 128 little-endian words of 64 bits.
     Mask,
     /// An array of items.
-    Items(&'static ItemInfo, Count),
+    Items(Item, Count),
     /// An array of items, then as many bytes as the `u32` at this offset of the record says.
-    ItemsAndBytes(&'static ItemInfo, Count, usize),
+    ItemsAndBytes(Item, Count, usize),
 }
 
 impl Tail {
     /// Returns the items in the tail of a record with the fixed part `fixed`, and their kind.
-    pub fn items<'a>(&self, fixed: &[u8], tail: &'a [u8]) -> Option<(&'static ItemInfo, &'a [u8])> {
+    pub fn items<'a>(&self, fixed: &[u8], tail: &'a [u8]) -> Option<(Item, &'a [u8])> {
         match *self {
             Self::Items(item, _) => Some((item, tail)),
             Self::ItemsAndBytes(item, count, _) => {
@@ -149,12 +255,12 @@ impl Tail {
 
 impl Count {
     /// Returns the size of so many items after the fixed part `fixed`.
-    pub(super) fn bytes(self, item: &ItemInfo, fixed: &[u8]) -> Option<usize> {
+    pub(super) fn bytes(self, item: Item, fixed: &[u8]) -> Option<usize> {
         let count = match self {
             Self::Fixed(count) => count,
             Self::Field(offset) => word(fixed, offset)?,
         };
-        usize::try_from(count).ok()?.checked_mul(item.size)
+        usize::try_from(count).ok()?.checked_mul(item.size())
     }
 }
 
@@ -173,10 +279,8 @@ pub struct KindInfo {
     pub size: usize,
     /// Whether the record describes an object, and so has an id.
     pub object: bool,
-    /// The fields of the fixed part.
-    pub fields: &'static [Field],
-    /// What they ask for.
-    pub needs: Needs,
+    /// What the fields of the fixed part have to be.
+    pub rules: Rules,
     /// What follows the fixed part.
     pub tail: Tail,
     /// What the table cannot say.
@@ -187,12 +291,14 @@ pub struct KindInfo {
 pub trait Layout: Copy + FromBytes + Immutable + IntoBytes + KnownLayout + Unaligned {
     /// Its name.
     const NAME: &'static str;
-    /// Its fields, in order, without a gap.
+    /// Its fields, in order, without a gap. No part of the tables that the kernel carries; nor is
+    /// what the fields mean.
     const FIELDS: &'static [Field];
+    /// What its fields have to be.
+    const RULES: Rules;
     /// What it is, by lines.
     const DOC: &'static [&'static str];
-    /// What its fields mean, by lines, in the order of `FIELDS`. Not part of the table, so that
-    /// the kernel does not carry it.
+    /// What its fields mean, by lines, in the order of `FIELDS`.
     const DOCS: &'static [&'static [&'static str]];
 }
 
@@ -220,8 +326,7 @@ pub(super) const fn row<T: Record>() -> KindInfo {
         kind: T::KIND,
         size: size_of::<T>(),
         object: T::OBJECT,
-        fields: T::FIELDS,
-        needs: const { Needs::of(T::FIELDS) },
+        rules: T::RULES,
         tail: T::TAIL,
         check: check::<T>,
     }
@@ -230,16 +335,6 @@ pub(super) const fn row<T: Record>() -> KindInfo {
 fn check<T: Record>(payload: &[u8]) -> Result<(), &'static str> {
     let (record, tail) = T::ref_from_prefix(payload).map_err(|_| "the record is too short")?;
     (T::CHECK)(record, tail)
-}
-
-/// Returns the description of a type of items.
-pub(super) const fn item<T: Layout>() -> ItemInfo {
-    ItemInfo {
-        name: T::NAME,
-        size: size_of::<T>(),
-        fields: T::FIELDS,
-        needs: const { Needs::of(T::FIELDS) },
-    }
 }
 
 /// Declares a struct of the format together with its description.
@@ -287,6 +382,14 @@ macro_rules! layout {
                     },
                 )*
             ];
+            const RULES: Rules = Rules {
+                own: &Rule::list::<{ Rule::count(<$name as Layout>::FIELDS) }>(
+                    <$name as Layout>::FIELDS,
+                ),
+                ids: &IdRule::list::<{ IdRule::count(<$name as Layout>::FIELDS) }>(
+                    <$name as Layout>::FIELDS,
+                ),
+            };
             const DOC: &'static [&'static str] = &[$($doc),*];
             const DOCS: &'static [&'static [&'static str]] = &[$(&[$($fdoc),*]),*];
         }

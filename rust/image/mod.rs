@@ -65,7 +65,6 @@ pub use self::{
         Check,
         Count,
         Field,
-        ItemInfo,
         KindInfo,
         Layout,
         Record,
@@ -83,6 +82,7 @@ pub use self::{
     },
     record::{
         Extent,
+        Item,
         Kind,
         KINDS, //
     },

@@ -29,10 +29,9 @@ use super::{
     layout::{
         word,
         ArrayRecord,
-        Check,
-        Field,
-        ItemInfo,
+        IdRule,
         Record,
+        Rule,
         Tail, //
     },
     record::{
@@ -40,6 +39,7 @@ use super::{
         vma_kind,
         Extent,
         Hugetlb,
+        Item,
         Kind,
         Mm,
         Pages,
@@ -378,17 +378,17 @@ impl<'a, 's> Objects<'a, 's> {
             let bad = |reason| record.malformed(reason);
             let earlier = slots.get_mut(..used).unwrap_or_default();
             let info = record.kind.info();
-            if info.needs.ids {
-                check_ids(earlier, info.fields, record.payload).map_err(bad)?;
-            }
+            check_ids(earlier, info.rules.ids, record.payload).map_err(bad)?;
             let (fixed, tail) = record
                 .payload
                 .split_at_checked(info.size)
                 .unwrap_or_default();
-            if let Some((item, items)) = info.tail.items(fixed, tail).filter(|(of, _)| of.needs.ids)
-            {
-                for item_bytes in items.chunks_exact(item.size) {
-                    check_ids(earlier, item.fields, item_bytes).map_err(bad)?;
+            if let Some((item, items)) = info.tail.items(fixed, tail) {
+                let rules = item.rules().ids;
+                if !rules.is_empty() {
+                    for item_bytes in items.chunks_exact(item.size()) {
+                        check_ids(earlier, rules, item_bytes).map_err(bad)?;
+                    }
                 }
             }
 
@@ -607,25 +607,17 @@ fn finish_mm(mm: Option<(RecordRef<'_>, u64, u64)>) -> Result<(), ImageError> {
 }
 
 /// Checks that the fields which refer to objects refer to `earlier` ones of the right kind.
-fn check_ids(earlier: &[Slot], fields: &[Field], bytes: &[u8]) -> Result<(), &'static str> {
-    for field in fields {
-        let kinds = match field.check {
-            Check::Id(kinds) => kinds,
-            Check::IdOrNone(kinds) => kinds,
-            _ => continue,
-        };
-        let id = field
-            .value(bytes)
-            .and_then(|id| u32::try_from(id).ok())
-            .unwrap_or(0);
+fn check_ids(earlier: &[Slot], rules: &[IdRule], bytes: &[u8]) -> Result<(), &'static str> {
+    for rule in rules {
+        let id = rule.id(bytes).unwrap_or(0);
         if id == 0 {
-            if matches!(field.check, Check::Id(_)) {
+            if !rule.optional {
                 return Err("a reference is missing");
             }
             continue;
         }
         let kind = find(earlier, id).and_then(|slot| slot.kind);
-        if !kind.is_some_and(|kind| kinds.contains(&kind)) {
+        if !kind.is_some_and(|kind| rule.kinds.contains(&kind)) {
             return Err("a reference is to no earlier object of the right kind");
         }
     }
@@ -919,40 +911,13 @@ fn check_payload(kind: Kind, payload: &[u8]) -> Result<(), &'static str> {
     let (fixed, tail) = payload
         .split_at_checked(info.size)
         .ok_or("the record is too short")?;
-    if info.needs.check {
-        check_fields(info.fields, fixed)?;
-    }
+    check_fields(info.rules.own, fixed)?;
     check_tail(&info.tail, fixed, tail)?;
     (info.check)(payload)
 }
 
-fn check_fields(fields: &[Field], bytes: &[u8]) -> Result<(), &'static str> {
-    for field in fields {
-        match field.check {
-            Check::Any | Check::Id(_) | Check::IdOrNone(_) => (),
-            Check::Zero => {
-                let zero = field
-                    .bytes(bytes)
-                    .is_some_and(|raw| raw.iter().all(|b| *b == 0));
-                if !zero {
-                    return Err("a reserved field is not zero");
-                }
-            }
-            Check::Bits(known) => {
-                let bits = field.value(bytes).ok_or("the record is too short")?;
-                if bits & !u64::from(known) != 0 {
-                    return Err("unknown flags in a field");
-                }
-            }
-            Check::Range(min, max) => {
-                let value = field.value(bytes).ok_or("the record is too short")?;
-                if !(u64::from(min)..=u64::from(max)).contains(&value) {
-                    return Err("a field is out of its range");
-                }
-            }
-        }
-    }
-    Ok(())
+fn check_fields(rules: &[Rule], bytes: &[u8]) -> Result<(), &'static str> {
+    rules.iter().try_for_each(|rule| rule.check(bytes))
 }
 
 fn check_tail(rule: &Tail, fixed: &[u8], tail: &[u8]) -> Result<(), &'static str> {
@@ -1010,11 +975,12 @@ fn check_tail(rule: &Tail, fixed: &[u8], tail: &[u8]) -> Result<(), &'static str
     }
 }
 
-fn check_items(item: &ItemInfo, items: &[u8]) -> Result<(), &'static str> {
-    if !item.needs.check {
+fn check_items(item: Item, items: &[u8]) -> Result<(), &'static str> {
+    let rules = item.rules().own;
+    if rules.is_empty() {
         return Ok(());
     }
     items
-        .chunks_exact(item.size)
-        .try_for_each(|bytes| check_fields(item.fields, bytes))
+        .chunks_exact(item.size())
+        .try_for_each(|bytes| check_fields(rules, bytes))
 }

@@ -11,8 +11,11 @@ use super::{
     super::layout::{
         Check,
         Field,
+        IdRule,
         Layout,
         Record,
+        Rule,
+        Rules,
         Tail, //
     },
     Kind, //

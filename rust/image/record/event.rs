@@ -14,17 +14,19 @@ use zerocopy::{
 
 use super::{
     super::layout::{
-        item,
         ArrayRecord,
         Check,
         Count,
         Field,
-        ItemInfo,
+        IdRule,
         Layout,
         Record,
+        Rule,
+        Rules,
         Tail, //
     },
     file_flags,
+    Item,
     Kind,
     OPEN_FILES, //
 };
@@ -238,12 +240,10 @@ layout! {
     }
 }
 
-static EPOLL_ITEM: ItemInfo = item::<EpollItem>();
-
 record!(
     EpollItems,
     object: false,
-    tail: Tail::Items(&EPOLL_ITEM, Count::Field(core::mem::offset_of!(EpollItems, count))),
+    tail: Tail::Items(Item::EpollItem, Count::Field(core::mem::offset_of!(EpollItems, count))),
     check: |_, tail| {
         use epoll_events::*;
 

@@ -14,16 +14,18 @@ use zerocopy::{
 
 use super::{
     super::layout::{
-        item,
         ArrayRecord,
         Check,
         Count,
         Field,
-        ItemInfo,
+        IdRule,
         Layout,
         Record,
+        Rule,
+        Rules,
         Tail, //
     },
+    Item,
     Kind,
     OPEN_FILES, //
 };
@@ -187,14 +189,11 @@ layout! {
     }
 }
 
-/// The description of [`Packet`].
-pub static PACKET: ItemInfo = item::<Packet>();
-
 record!(
     Pipe,
     object: true,
     tail: Tail::ItemsAndBytes(
-        &PACKET,
+        Item::Packet,
         Count::Field(core::mem::offset_of!(Pipe, packets)),
         core::mem::offset_of!(Pipe, bytes),
     ),
@@ -628,12 +627,10 @@ layout! {
 
 record!(Owner, object: false, tail: Tail::None);
 
-static FD: ItemInfo = item::<Fd>();
-
 record!(
     Files,
     object: true,
-    tail: Tail::Items(&FD, Count::Field(core::mem::offset_of!(Files, count))),
+    tail: Tail::Items(Item::Fd, Count::Field(core::mem::offset_of!(Files, count))),
     check: |_, tail| {
         let fds = <[Fd]>::ref_from_bytes(tail).map_err(|_| "the tail has a wrong length")?;
         if !fds.windows(2).all(|pair| matches!(pair, [a, b] if a.fd.get() < b.fd.get())) {

@@ -16,17 +16,19 @@ use super::{
     super::{
         frame::PAGE_SIZE,
         layout::{
-            item,
             ArrayRecord,
             Check,
             Count,
             Field,
-            ItemInfo,
+            IdRule,
             Layout,
             Record,
+            Rule,
+            Rules,
             Tail, //
         }, //
     },
+    Item,
     Kind, //
 };
 
@@ -336,12 +338,10 @@ layout! {
     }
 }
 
-static AIO_EVENT: ItemInfo = item::<AioEvent>();
-
 record!(
     AioContext,
     object: true,
-    tail: Tail::Items(&AIO_EVENT, Count::Field(core::mem::offset_of!(AioContext, count))),
+    tail: Tail::Items(Item::AioEvent, Count::Field(core::mem::offset_of!(AioContext, count))),
     check: |context, tail| {
         let events = <[AioEvent]>::ref_from_bytes(tail).map_err(|_| "the tail has a wrong length")?;
         let slots = context.slots.get();
@@ -429,15 +429,13 @@ layout! {
     }
 }
 
-static VMA: ItemInfo = item::<Vma>();
-
 /// Highest address that a mapping may reach, with five levels of page tables.
 const ADDRESS_END: u64 = 1 << 56;
 
 record!(
     Vmas,
     object: false,
-    tail: Tail::Items(&VMA, Count::Field(core::mem::offset_of!(Vmas, count))),
+    tail: Tail::Items(Item::Vma, Count::Field(core::mem::offset_of!(Vmas, count))),
     check: |_, tail| {
         let vmas = <[Vma]>::ref_from_bytes(tail).map_err(|_| "the tail has a wrong length")?;
         let page = u64::from(PAGE_SIZE);
@@ -494,12 +492,10 @@ layout! {
     }
 }
 
-static GUARD: ItemInfo = item::<Guard>();
-
 record!(
     Guards,
     object: false,
-    tail: Tail::Items(&GUARD, Count::Field(core::mem::offset_of!(Guards, count))),
+    tail: Tail::Items(Item::Guard, Count::Field(core::mem::offset_of!(Guards, count))),
     check: |_, tail| {
         let guards = <[Guard]>::ref_from_bytes(tail).map_err(|_| "the tail has a wrong length")?;
         let page = u64::from(PAGE_SIZE);

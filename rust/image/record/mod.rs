@@ -6,9 +6,11 @@ use core::fmt;
 
 use super::layout::{
     row,
+    Field,
     KindInfo,
     Layout,
-    Record, //
+    Record,
+    Rules, //
 };
 
 mod attributes;
@@ -90,7 +92,14 @@ macro_rules! kinds {
                 }
             }
 
-            /// Returns what the fields of its records mean, by lines.
+            /// Returns the fields of the fixed part of its records.
+            pub const fn fields(self) -> &'static [Field] {
+                match self {
+                    $(Self::$name => <$name as Layout>::FIELDS,)*
+                }
+            }
+
+            /// Returns what these mean, by lines.
             pub const fn field_docs(self) -> &'static [&'static [&'static str]] {
                 match self {
                     $(Self::$name => <$name as Layout>::DOCS,)*
@@ -101,6 +110,80 @@ macro_rules! kinds {
         /// All kinds of this version, in the order of their numbers.
         pub const KINDS: &[Kind] = &[$(Kind::$name,)*];
     };
+}
+
+/// Declares the types of items in tails, from one list.
+macro_rules! items {
+    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
+        /// What an array in a tail consists of.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Item {
+            $($(#[doc = $doc])* $name,)*
+        }
+
+        impl Item {
+            /// Returns the name of the type.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)*
+                }
+            }
+
+            /// Returns the size of one in bytes.
+            pub const fn size(self) -> usize {
+                match self {
+                    $(Self::$name => size_of::<$name>(),)*
+                }
+            }
+
+            /// Returns what its fields have to be.
+            pub const fn rules(self) -> Rules {
+                match self {
+                    $(Self::$name => <$name as Layout>::RULES,)*
+                }
+            }
+
+            /// Returns its fields.
+            pub const fn fields(self) -> &'static [Field] {
+                match self {
+                    $(Self::$name => <$name as Layout>::FIELDS,)*
+                }
+            }
+        }
+    };
+}
+
+items! {
+    /// A packet in a pipe.
+    Packet,
+    /// A descriptor.
+    Fd,
+    /// A file in a message.
+    FileRef,
+    /// What an epoll instance watches.
+    EpollItem,
+    /// An event of asynchronous I/O.
+    AioEvent,
+    /// A mapping.
+    Vma,
+    /// A guard region.
+    Guard,
+    /// A group.
+    Group,
+    /// An instruction of a filter.
+    SeccompInsn,
+    /// What a signal does.
+    Action,
+    /// A pending signal.
+    Siginfo,
+    /// A timer.
+    Timer,
+    /// A user of a ring.
+    UringUser,
+    /// Pages that follow one another.
+    Extent,
+    /// Pages in common.
+    Share,
 }
 
 kinds! {

@@ -10,16 +10,18 @@ use zerocopy::little_endian::{
 
 use super::{
     super::layout::{
-        item,
         ArrayRecord,
         Check,
         Count,
         Field,
-        ItemInfo,
+        IdRule,
         Layout,
         Record,
+        Rule,
+        Rules,
         Tail, //
     },
+    Item,
     Kind, //
 };
 
@@ -451,12 +453,10 @@ layout! {
     }
 }
 
-static GROUP: ItemInfo = item::<Group>();
-
 record!(
     Cred,
     object: true,
-    tail: Tail::Items(&GROUP, Count::Field(core::mem::offset_of!(Cred, ngroups))),
+    tail: Tail::Items(Item::Group, Count::Field(core::mem::offset_of!(Cred, ngroups))),
     check: |cred, _| {
         let permitted = cred.cap_permitted.get();
         let lasting = permitted & cred.cap_inheritable.get();

@@ -9,16 +9,18 @@ use zerocopy::little_endian::{
 
 use super::{
     super::layout::{
-        item,
         ArrayRecord,
         Check,
         Count,
         Field,
-        ItemInfo,
+        IdRule,
         Layout,
         Record,
+        Rule,
+        Rules,
         Tail, //
     },
+    Item,
     Kind, //
 };
 
@@ -59,12 +61,10 @@ layout! {
     }
 }
 
-static INSN: ItemInfo = item::<SeccompInsn>();
-
 record!(
     SeccompFilter,
     object: true,
-    tail: Tail::Items(&INSN, Count::Field(core::mem::offset_of!(SeccompFilter, count)))
+    tail: Tail::Items(Item::SeccompInsn, Count::Field(core::mem::offset_of!(SeccompFilter, count)))
 );
 
 impl ArrayRecord for SeccompFilter {

@@ -13,16 +13,18 @@ use zerocopy::{
 
 use super::{
     super::layout::{
-        item,
         ArrayRecord,
         Check,
         Count,
         Field,
-        ItemInfo,
+        IdRule,
         Layout,
         Record,
+        Rule,
+        Rules,
         Tail, //
     },
+    Item,
     Kind, //
 };
 
@@ -48,9 +50,7 @@ layout! {
     }
 }
 
-static ACTION: ItemInfo = item::<Action>();
-
-record!(Sighand, object: true, tail: Tail::Items(&ACTION, Count::Fixed(64)));
+record!(Sighand, object: true, tail: Tail::Items(Item::Action, Count::Fixed(64)));
 
 impl ArrayRecord for Sighand {
     type Item = Action;
@@ -89,12 +89,10 @@ layout! {
 
 const _: () = assert!(size_of::<Siginfo>() == 128);
 
-static SIGINFO: ItemInfo = item::<Siginfo>();
-
 record!(
     Signals,
     object: false,
-    tail: Tail::Items(&SIGINFO, Count::Field(core::mem::offset_of!(Signals, count))),
+    tail: Tail::Items(Item::Siginfo, Count::Field(core::mem::offset_of!(Signals, count))),
     check: |signals, tail| {
         if (signals.task.get() == 0) == (signals.process.get() == 0) {
             return Err("signals belong to either a task or a process");

@@ -14,16 +14,18 @@ use zerocopy::{
 
 use super::{
     super::layout::{
-        item,
         Check,
         Count,
         Field,
-        ItemInfo,
+        IdRule,
         Layout,
         Record,
+        Rule,
+        Rules,
         Tail, //
     },
     file_flags,
+    Item,
     Kind,
     OPEN_FILES, //
 };
@@ -280,14 +282,11 @@ layout! {
     }
 }
 
-/// The description of [`FileRef`].
-pub static FILE_REF: ItemInfo = item::<FileRef>();
-
 record!(
     UnixMessage,
     object: false,
     tail: Tail::ItemsAndBytes(
-        &FILE_REF,
+        Item::FileRef,
         Count::Field(core::mem::offset_of!(UnixMessage, files)),
         core::mem::offset_of!(UnixMessage, bytes),
     ),

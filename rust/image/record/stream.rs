@@ -17,17 +17,19 @@ use super::{
             PAGE_SIZE, //
         },
         layout::{
-            item,
             ArrayRecord,
             Check,
             Count,
             Field,
-            ItemInfo,
+            IdRule,
             Layout,
             Record,
+            Rule,
+            Rules,
             Tail, //
         }, //
     },
+    Item,
     Kind, //
 };
 
@@ -81,13 +83,11 @@ impl Extent {
     }
 }
 
-static EXTENT: ItemInfo = item::<Extent>();
-
 record!(
     Pages,
     object: true,
     tail: Tail::ItemsAndBytes(
-        &EXTENT,
+        Item::Extent,
         Count::Field(core::mem::offset_of!(Pages, extents)),
         core::mem::offset_of!(Pages, fill)
     ),
@@ -164,12 +164,10 @@ impl Share {
     }
 }
 
-static SHARE: ItemInfo = item::<Share>();
-
 record!(
     Shared,
     object: true,
-    tail: Tail::Items(&SHARE, Count::Field(core::mem::offset_of!(Shared, count))),
+    tail: Tail::Items(Item::Share, Count::Field(core::mem::offset_of!(Shared, count))),
     check: |_, tail| {
         let shares = <[Share]>::ref_from_bytes(tail).map_err(|_| "the tail has a wrong length")?;
         let mut free = 0;

@@ -14,16 +14,18 @@ use zerocopy::{
 
 use super::{
     super::layout::{
-        item,
         ArrayRecord,
         Check,
         Count,
         Field,
-        ItemInfo,
+        IdRule,
         Layout,
         Record,
+        Rule,
+        Rules,
         Tail, //
     },
+    Item,
     Kind, //
 };
 
@@ -176,12 +178,10 @@ impl Timer {
     }
 }
 
-static TIMER: ItemInfo = item::<Timer>();
-
 record!(
     Timers,
     object: false,
-    tail: Tail::Items(&TIMER, Count::Field(core::mem::offset_of!(Timers, count))),
+    tail: Tail::Items(Item::Timer, Count::Field(core::mem::offset_of!(Timers, count))),
     check: |_, tail| {
         let timers = <[Timer]>::ref_from_bytes(tail).map_err(|_| "the tail has a wrong length")?;
         if !timers.is_sorted_by(|a, b| a.id.get() < b.id.get()) {

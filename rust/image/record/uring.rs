@@ -10,17 +10,19 @@ use zerocopy::little_endian::{
 
 use super::{
     super::layout::{
-        item,
         ArrayRecord,
         Check,
         Count,
         Field,
-        ItemInfo,
+        IdRule,
         Layout,
         Record,
+        Rule,
+        Rules,
         Tail, //
     },
     file_flags,
+    Item,
     Kind, //
 };
 
@@ -139,13 +141,10 @@ layout! {
     }
 }
 
-/// The description of [`UringUser`].
-pub static URING_USER: ItemInfo = item::<UringUser>();
-
 record!(
     UringState,
     object: false,
-    tail: Tail::Items(&URING_USER, Count::Field(core::mem::offset_of!(UringState, count))),
+    tail: Tail::Items(Item::UringUser, Count::Field(core::mem::offset_of!(UringState, count))),
     check: |state, _| {
         let flags = state.state.get();
         let limits = state.max_bounded.get() | state.max_unbounded.get();

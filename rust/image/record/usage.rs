@@ -12,8 +12,11 @@ use super::{
     super::layout::{
         Check,
         Field,
+        IdRule,
         Layout,
         Record,
+        Rule,
+        Rules,
         Tail, //
     },
     Kind, //

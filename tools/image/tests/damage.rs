@@ -191,10 +191,14 @@ fn every_check_of_the_table_bites() {
         let info = kind.info();
         seen.push(kind);
         let mut fields: Vec<(usize, &Field)> =
-            info.fields.iter().map(|field| (payload, field)).collect();
+            kind.fields().iter().map(|field| (payload, field)).collect();
         if let Tail::Items(item, _) = info.tail {
             if len > info.size {
-                fields.extend(item.fields.iter().map(|field| (payload + info.size, field)));
+                fields.extend(
+                    item.fields()
+                        .iter()
+                        .map(|field| (payload + info.size, field)),
+                );
             }
         }
         for (base, field) in fields {

@@ -164,28 +164,35 @@ fn kinds() -> String {
                            bytes."
                 .into(),
             Tail::Items(item, Count::Fixed(n)) => {
-                format!("Tail: {n} times {} ({} bytes each).", item.name, item.size)
+                format!(
+                    "Tail: {n} times {} ({} bytes each).",
+                    item.name(),
+                    item.size()
+                )
             }
             Tail::Items(item, Count::Field(at)) => format!(
                 "Tail: {} ({} bytes each), as many as the field at {at} says.",
-                item.name, item.size
+                item.name(),
+                item.size()
             ),
             Tail::ItemsAndBytes(item, Count::Fixed(n), bytes) => format!(
                 "Tail: {n} times {} ({} bytes each), then as many bytes as the field at {bytes} \
                  says.",
-                item.name, item.size
+                item.name(),
+                item.size()
             ),
             Tail::ItemsAndBytes(item, Count::Field(at), bytes) => format!(
                 "Tail: {} ({} bytes each), as many as the field at {at} says, then as many bytes \
                  as the field at {bytes} says.",
-                item.name, item.size
+                item.name(),
+                item.size()
             ),
         };
         paragraph(
             &mut out,
             &format!("{id} The fixed part has {} bytes. {tail}", info.size),
         );
-        fields(&mut out, info.fields, kind.field_docs());
+        fields(&mut out, kind.fields(), kind.field_docs());
     }
     item::<Packet>(&mut out);
     item::<FileRef>(&mut out);

@@ -15,7 +15,7 @@ use checkpoint_image::{
     record::*,
     Check,
     Field,
-    ItemInfo,
+    Item,
     Plan,
     RecordRef,
     Tail, //
@@ -102,10 +102,10 @@ fn fields(record: &str, fields: &[Field], bytes: &[u8]) -> Map<String, Value> {
         .collect()
 }
 
-fn items(item: &ItemInfo, bytes: &[u8]) -> Vec<Value> {
+fn items(item: Item, bytes: &[u8]) -> Vec<Value> {
     bytes
-        .chunks_exact(item.size)
-        .map(|bytes| Value::Object(fields(item.name, item.fields, bytes)))
+        .chunks_exact(item.size())
+        .map(|bytes| Value::Object(fields(item.name(), item.fields(), bytes)))
         .collect()
 }
 
@@ -122,7 +122,7 @@ fn record(record: &RecordRef<'_>) -> Value {
         object.insert("id".into(), json!(record.id));
     }
     object.insert("offset".into(), json!(record.offset));
-    object.append(&mut fields(name, info.fields, fixed));
+    object.append(&mut fields(name, record.kind.fields(), fixed));
     let (key, tail) = match info.tail {
         Tail::None => return Value::Object(object),
         Tail::Path | Tail::PathOrNone => ("path", json!(text(tail))),
