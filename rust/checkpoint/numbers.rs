@@ -26,16 +26,23 @@ impl Numbers {
     }
 }
 
-/// Bits, any of which may be set.
+/// Bits, any of which may be set. Each is in one row; those that often are come first.
 pub(crate) struct Bits(pub(crate) &'static [(u32, u32)]);
 
 impl Bits {
     /// The bits in the image for those of the kernel's, and those that the table does not have.
     pub(crate) fn split(&self, kernel: u32) -> (u32, u32) {
-        let set = self.0.iter().filter(|(bit, _)| kernel & bit != 0);
-        set.fold((0, kernel), |(image, rest), (bit, of)| {
-            (image | of, rest & !bit)
-        })
+        let (mut image, mut rest) = (0, kernel);
+        for (bit, of) in self.0 {
+            if rest == 0 {
+                break;
+            }
+            if rest & bit != 0 {
+                image |= of;
+                rest &= !bit;
+            }
+        }
+        (image, rest)
     }
 
     /// The bits in the image, without what the table does not have.
@@ -51,7 +58,16 @@ impl Bits {
 
     /// The kernel's bits for those of the image.
     pub(crate) fn to_kernel(&self, image: u32) -> u32 {
-        let set = self.0.iter().filter(|(_, bit)| image & bit != 0);
-        set.fold(0, |kernel, (bit, _)| kernel | bit)
+        let (mut kernel, mut rest) = (0, image);
+        for (bit, of) in self.0 {
+            if rest == 0 {
+                break;
+            }
+            if rest & of != 0 {
+                kernel |= bit;
+                rest &= !of;
+            }
+        }
+        kernel
     }
 }

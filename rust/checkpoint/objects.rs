@@ -18,8 +18,6 @@ pub(crate) enum Class {
     Cred,
     Seccomp,
     File,
-    /// An open file that was refused.
-    Refused,
     Pipe,
     Shmem,
     Sock,
@@ -50,11 +48,12 @@ struct Known<V> {
 ///
 /// # Invariants
 ///
-/// There are as many slots as a power of two, or none; at least a quarter of them is free. Of the
-/// objects, each is in the first slot, from [`Self::start`] on and around, that was free.
+/// There are as many slots as a power of two, or none. Even with `room` objects more, at least a
+/// quarter of them is free. Of the objects, each is in the first slot, from [`Self::start`] on and
+/// around, that was free.
 pub(crate) struct Objects<V = u32> {
     slots: KVVec<Option<Known<V>>>,
-    used: usize,
+    room: usize,
 }
 
 impl<V: Copy> Objects<V> {
@@ -62,7 +61,7 @@ impl<V: Copy> Objects<V> {
         // INVARIANT: There are no slots.
         Self {
             slots: KVVec::new(),
-            used: 0,
+            room: 0,
         }
     }
 
@@ -102,15 +101,15 @@ impl<V: Copy> Objects<V> {
         object: *const T,
         value: V,
     ) -> Result<(&mut V, bool)> {
-        if (self.used + 1) * 4 > self.slots.len() * 3 {
+        if self.room == 0 {
             self.grow()?;
         }
         let address = object.addr();
         let slot = self.find(class, address).ok_or(EINVAL)?;
         let slot = self.slots.get_mut(slot).ok_or(EINVAL)?;
         let new = slot.is_none();
-        self.used += usize::from(new);
-        // INVARIANT: There was a quarter free with this one, and it goes where it is looked for.
+        self.room -= usize::from(new);
+        // INVARIANT: There was room for this one, and it goes where it is looked for.
         let known = slot.get_or_insert(Known {
             class,
             address,
@@ -143,10 +142,14 @@ impl<V: Copy> Objects<V> {
         hash.checked_shr(usize::BITS - bits).unwrap_or(0)
     }
 
+    #[cold]
     fn grow(&mut self) -> Result {
-        let len = (self.slots.len() * 2).max(64);
+        // By so much that not all is moved often.
+        let len = (self.slots.len() * 4).max(64);
         let slots = KVVec::from_elem(None, len, GFP_KERNEL)?;
-        // INVARIANT: Twice as many slots have room for all, which find their places anew.
+        // INVARIANT: Three quarters of the slots that there were are in use. So many slots have room
+        // for all, which find their places anew.
+        self.room = len / 4 * 3 - self.slots.len() / 4 * 3;
         let before = core::mem::replace(&mut self.slots, slots);
         for known in before.iter().flatten() {
             let slot = self.find(known.class, known.address).ok_or(EINVAL)?;

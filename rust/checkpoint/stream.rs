@@ -401,24 +401,30 @@ impl Buffer {
     }
 }
 
+/// Appends as much of `bytes` as there is room for in `piece`, and returns the rest. `Vec` would
+/// copy byte by byte.
+fn fill<'a>(piece: &mut VVec<u8>, bytes: &'a [u8]) -> &'a [u8] {
+    let spare = piece.spare_capacity_mut();
+    let (now, later) = bytes.split_at_checked(spare.len()).unwrap_or((bytes, &[]));
+    // SAFETY: There is room for `now`, which is no part of that.
+    unsafe {
+        let spare = spare.as_mut_ptr();
+        spare.copy_from_nonoverlapping(now.as_ptr().cast(), now.len());
+        piece.inc_len(now.len());
+    }
+    later
+}
+
 impl Sink for Buffer {
     type Error = Error;
 
     fn put(&mut self, parts: &[&[u8]]) -> Result {
-        for part in parts {
-            let mut rest = *part;
+        let mut piece = self.piece()?;
+        for part in parts.iter().filter(|part| !part.is_empty()) {
+            let mut rest = fill(piece, part);
             while !rest.is_empty() {
-                let piece = self.piece()?;
-                let room = piece.capacity() - piece.len();
-                let (now, later) = rest.split_at_checked(room).unwrap_or((rest, &[]));
-                // SAFETY: There is room for `now`, which is no part of that. `Vec` would copy byte
-                // by byte.
-                unsafe {
-                    let spare = piece.spare_capacity_mut().as_mut_ptr();
-                    spare.copy_from_nonoverlapping(now.as_ptr().cast(), now.len());
-                    piece.inc_len(now.len());
-                }
-                rest = later;
+                piece = self.piece()?;
+                rest = fill(piece, rest);
             }
         }
         Ok(())
