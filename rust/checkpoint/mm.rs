@@ -29,7 +29,10 @@ use zerocopy::IntoBytes;
 
 use crate::{
     aio,
-    files,
+    files::{
+        self,
+        survey::Saved, //
+    },
     hold::{
         Held,
         Still, //
@@ -782,12 +785,12 @@ fn save_exe(saver: &mut Saver<'_>, pid: Pid, mm: &MmRef) -> Result<Option<u32>> 
     if files::unnamed::is_memfd(&exe) {
         return files::save_mapped(saver, Place::Task(pid), &exe);
     }
-    if let Some(id) = saver.remembered(&exe) {
+    if let Some(id) = saver.survey.saved(exe.as_ptr()).id() {
         return Ok(Some(id));
     }
     let id = files::regular::save(saver, Place::Task(pid), &exe)?;
     if let Some(id) = id {
-        saver.remember(&exe, id)?;
+        saver.remember(&exe, Saved::As(id))?;
     }
     Ok(id)
 }

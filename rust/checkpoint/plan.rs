@@ -186,6 +186,8 @@ pub(crate) struct Opening<'a> {
     pub(crate) pipes: KVVec<(u32, Pending)>,
     /// Unix sockets that are being made.
     pub(crate) sockets: Sockets,
+    /// A buffer for the next name.
+    pub(crate) name_room: KVec<u8>,
 }
 
 impl<'a> Opening<'a> {
@@ -197,6 +199,7 @@ impl<'a> Opening<'a> {
             sockets: Sockets::new(),
             truncate: KVVec::new(),
             pipes: KVVec::new(),
+            name_room: KVec::new(),
         }
     }
 
@@ -252,7 +255,7 @@ impl<'a> Opening<'a> {
             (Kind::Shmem, Stage::Early) => shmem::open(self, record).map(Some),
             (Kind::Pty, Stage::Early) => files::tty::make(self, record).map(Some),
             (Kind::Unnamed, Stage::Early) => files::unnamed::make(self, record),
-            (Kind::UnixSocket, Stage::Late) => files::unix::make(self, record).map(|()| None),
+            (Kind::UnixSocket, Stage::Late) => files::unix::make(self, record),
             (Kind::Hugetlb, Stage::Early) => hugetlb::open(self, record).map(Some),
             (Kind::Fs, Stage::Early) => fs::open(self, record).map(Some),
             (Kind::ReapedTask, Stage::Early) => files::pidfd::make_reaped(self, record).map(Some),
@@ -466,15 +469,15 @@ impl Blueprint {
         objects: usize,
     ) -> Result {
         // Positions by object, in the order of their ids.
-        let mut position: KVVec<usize> = KVVec::with_capacity(objects, GFP_KERNEL_ACCOUNT)?;
+        let mut position = KVVec::from_elem(usize::MAX, objects, GFP_KERNEL_ACCOUNT)?;
+        self.owner = KVVec::from_elem(usize::MAX, objects, GFP_KERNEL_ACCOUNT)?;
         self.record_of.reserve(objects, GFP_KERNEL_ACCOUNT)?;
-        self.owner.reserve(objects, GFP_KERNEL_ACCOUNT)?;
+        let mut object = 0;
         for record in records {
             let at = self.records.len();
             if record.id != 0 {
+                object = self.record_of.len();
                 self.record_of.push(at, GFP_KERNEL_ACCOUNT)?;
-                self.owner.push(usize::MAX, GFP_KERNEL_ACCOUNT)?;
-                position.push(usize::MAX, GFP_KERNEL_ACCOUNT)?;
             }
             match record.kind {
                 Kind::Process => {
@@ -482,7 +485,7 @@ impl Blueprint {
                     let number = self.processes.len();
                     self.own(process.mm.get(), number)?;
                     self.own(process.sighand.get(), number)?;
-                    *position.as_mut_slice().last_mut().ok_or(EINVAL)? = number;
+                    *position.get_mut(object).ok_or(EINVAL)? = number;
                     let process = ProcessPlan {
                         record: at,
                         tasks: KVVec::new(),
@@ -502,7 +505,7 @@ impl Blueprint {
                     let number = self.tasks.len();
                     self.own(task.files.get(), number)?;
                     self.own(task.fs.get(), number)?;
-                    *position.as_mut_slice().last_mut().ok_or(EINVAL)? = number;
+                    *position.get_mut(object).ok_or(EINVAL)? = number;
                     let plan = self.processes.get_mut(process).ok_or(EINVAL)?;
                     plan.tasks.push(number, GFP_KERNEL_ACCOUNT)?;
                     if plan.head.is_none() && !has_exited(task) {
@@ -721,7 +724,6 @@ impl Blueprint {
         matches!(self.stop(index), Some((_, true)))
     }
 
-    /// The number of the task with this tid.
     /// Number of the process that task `tid` leads, if it leads one.
     pub(crate) fn led_by(&self, tid: Pid) -> Option<usize> {
         let process = self.tasks.get(self.by_tid(tid)?)?.process;
@@ -743,6 +745,7 @@ impl Blueprint {
         Err(EINVAL)
     }
 
+    /// The number of the task with this tid.
     pub(crate) fn by_tid(&self, tid: Pid) -> Option<usize> {
         let at = self
             .by_tid
@@ -1385,6 +1388,7 @@ impl Blueprint {
     fn link_all(&self, opening: &mut Opening<'_>) -> Result {
         for record in self.records.iter() {
             let linked = match record.kind {
+                Kind::UnixSocket => files::unix::join(opening, record),
                 Kind::UnixLink => files::unix::link(opening, record),
                 Kind::UnixPending => files::unix::wait_accept(opening, record),
                 Kind::UnixMessage => files::unix::put(opening, record, |id| self.file(id)),
@@ -1465,6 +1469,10 @@ impl Blueprint {
     /// descriptor of an open file is also for the others that nothing is supplied for.
     fn check_supplied(&self, report: &mut Report) -> Result {
         let mut result = Ok(());
+        let external = |record: &RecordRef<'_>| record.kind == Kind::FileExternal;
+        if !self.records.iter().any(external) {
+            return result;
+        }
         self.each_external(|pid, fd, position, record, description| {
             let Some(file) = self.supply(pid, fd) else {
                 return Ok(());

@@ -32,7 +32,10 @@ use crate::{
     files::{
         self,
         external::Request,
-        survey::Survey,
+        survey::{
+            Saved,
+            Survey, //
+        },
         unix, //
     },
     hold::{
@@ -51,10 +54,7 @@ use crate::{
         MmRef,
         Uncovered, //
     },
-    objects::{
-        Class,
-        Objects, //
-    },
+    objects::Objects,
     outside,
     pages::{
         Drain,
@@ -211,14 +211,9 @@ impl Saver<'_> {
             .is_some_and(|stream| core::ptr::eq(stream.file().as_ptr(), file.as_ptr()))
     }
 
-    /// The number under which an open file was saved, if it was.
-    pub(crate) fn remembered(&self, file: &File) -> Option<u32> {
-        self.objects.get(Class::File, file.as_ptr())
-    }
-
-    /// Notes under which number an open file was saved, and keeps it.
-    pub(crate) fn remember(&mut self, file: &ARef<File>, id: u32) -> Result {
-        if self.objects.insert(Class::File, file.as_ptr(), id)? {
+    /// Notes whether a file is in the plan, and keeps it.
+    pub(crate) fn remember(&mut self, file: &ARef<File>, saved: Saved) -> Result {
+        if self.survey.set_saved(file.as_ptr(), saved)? {
             self.keep(file.clone())?;
         }
         Ok(())
@@ -278,19 +273,6 @@ impl Saver<'_> {
         Ok(())
     }
 
-    /// Notes that an open file was refused, and keeps it.
-    pub(crate) fn remember_refused(&mut self, file: &ARef<File>) -> Result {
-        if self.objects.insert(Class::Refused, file.as_ptr(), 0)? {
-            self.keep(file.clone())?;
-        }
-        Ok(())
-    }
-
-    /// Whether an open file was refused: that has been said.
-    pub(crate) fn was_refused(&self, file: &File) -> bool {
-        self.objects.get(Class::Refused, file.as_ptr()).is_some()
-    }
-
     /// Whether a process of the tree has this number.
     pub(crate) fn is_process(&self, pid: Pid) -> bool {
         self.tasks.get(&pid).copied() == Some(true)
@@ -308,6 +290,8 @@ impl Saver<'_> {
 
     /// Walks the tree into the plan.
     fn tree(&mut self, tasks: &[Held], save_files: bool) -> Result {
+        // They could still write to memory and files, or open some.
+        files::uring::check(self, tasks)?;
         let mut last = core::ptr::null();
         for held in tasks {
             // SAFETY: `held` keeps its task; the pointer is compared only.
@@ -320,8 +304,6 @@ impl Saver<'_> {
             self.tasks
                 .try_create_and_insert(held.pid(), held.is_leader(), GFP_KERNEL)?;
         }
-        // Before anything is saved that it could change.
-        files::uring::check(self, tasks)?;
         outside::check(self, tasks)?;
         machine::save(self, tasks)?;
         if save_files {

@@ -27,7 +27,8 @@ use zerocopy::IntoBytes;
 use crate::{
     files::{
         self,
-        signalfd, //
+        signalfd,
+        survey::Saved, //
     },
     image::{
         record::{
@@ -37,7 +38,6 @@ use crate::{
             EpollItem,
             EpollItems,
             FileEpoll,
-            FileSocket,
             UnixSocket, //
         },
         Kind,
@@ -93,11 +93,9 @@ const CLOSED: &[Kind] = &[
 
 /// Whether all that the open file `id` has to tell is known: nobody but the tree makes it ready.
 fn is_closed(blueprint: &Blueprint, id: u32) -> bool {
-    if let Ok((file, _)) = blueprint.object::<FileSocket>(id) {
+    if let Ok((socket, _)) = blueprint.object::<UnixSocket>(id) {
         // Others may connect to one that listens, and send to one without a connection.
-        return blueprint
-            .object::<UnixSocket>(file.socket.get())
-            .is_ok_and(|(socket, _)| socket.state.get() == socket_state::CONNECTED);
+        return socket.state.get() == socket_state::CONNECTED;
     }
     blueprint
         .kind(id)
@@ -176,19 +174,20 @@ fn save_items(saver: &mut Saver<'_>, epoll: &Later) -> Result {
         // SAFETY: The item has a reference to the file, for longer than this one lasts; the
         // position is not used.
         let file = unsafe { File::from_raw_file(item.file) };
-        if saver.was_refused(file) {
-            continue;
-        }
         let fd = item.fd;
-        let Some(id) = saver.remembered(file) else {
-            saver.refuse(
-                epoll.place,
-                fmt!(
-                    "epoll: watches descriptor {fd} of a file that the tree does not have open: \
-                     not supported"
-                ),
-            );
-            continue;
+        let id = match saver.survey.saved(file.as_ptr()) {
+            Saved::As(id) => id,
+            Saved::Refused => continue,
+            Saved::No => {
+                saver.refuse(
+                    epoll.place,
+                    fmt!(
+                        "epoll: watches descriptor {fd} of a file that the tree does not have \
+                         open: not supported"
+                    ),
+                );
+                continue;
+            }
         };
         let (events, unknown) = EVENTS.split(item.events);
         if unknown != 0 {

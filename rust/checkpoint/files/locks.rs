@@ -17,7 +17,10 @@ use kernel::{
 };
 
 use crate::{
-    files::Name,
+    files::{
+        inode,
+        Name, //
+    },
     image::record::{
         lock_kind,
         lock_type,
@@ -38,24 +41,33 @@ use crate::{
 fn locks_of(
     file: &File,
     files: *mut bindings::files_struct,
-) -> Result<KVVec<bindings::checkpoint_lock>> {
+) -> Result<Option<KVVec<bindings::checkpoint_lock>>> {
+    let get = |to: *mut bindings::checkpoint_lock, max: usize| -> Result<usize> {
+        let max = u32::try_from(max)?;
+        // SAFETY: `file` is valid, the table is compared only, and there is room for `max` locks.
+        let count = unsafe { bindings::checkpoint_get_locks(file.as_ptr(), files, to, max) };
+        usize::try_from(count).map_err(|_| Error::from_errno(count))
+    };
+    let mut count = get(ptr::null_mut(), 0)?;
+    // Most have none: an empty vector takes its time, too.
+    if count == 0 {
+        return Ok(None);
+    }
     let mut locks = KVVec::new();
     loop {
-        let max = u32::try_from(locks.len())?;
-        // SAFETY: `file` is valid, the table is compared only, and there is room for `max` locks.
-        let count = unsafe {
-            bindings::checkpoint_get_locks(file.as_ptr(), files, locks.as_mut_ptr(), max)
-        };
-        if count < 0 {
-            return Err(Error::from_errno(count));
-        }
-        let count = usize::try_from(count)?;
+        locks.resize(count, bindings::checkpoint_lock::default(), GFP_KERNEL)?;
+        count = get(locks.as_mut_ptr(), locks.len())?;
         if count <= locks.len() {
             locks.truncate(count);
-            return Ok(locks);
+            return Ok(Some(locks));
         }
-        locks.resize(count, bindings::checkpoint_lock::default(), GFP_KERNEL)?;
     }
+}
+
+/// Whether anybody has had locks on the inode of `file`.
+pub(crate) fn may_have(file: &File) -> bool {
+    // SAFETY: A file keeps its inode; the pointer is compared only.
+    !unsafe { (*inode(file)).i_flctx }.is_null()
 }
 
 /// Saves the locks that `file`, which has the number `id`, has of its own, or, with a table and its
@@ -69,7 +81,8 @@ pub(crate) fn save(
 ) -> Result {
     let (raw, files) = table.unwrap_or((ptr::null_mut(), 0));
     let locks = match locks_of(file, raw) {
-        Ok(locks) => locks,
+        Ok(Some(locks)) => locks,
+        Ok(None) => return Ok(()),
         Err(err) if [EBUSY, EOPNOTSUPP].contains(&err) => {
             let what = if err == EBUSY {
                 "lease that is being broken"
@@ -104,7 +117,7 @@ pub(crate) fn save(
 
 /// Whether `file` has locks of its own.
 pub(crate) fn has_any(file: &File) -> bool {
-    !locks_of(file, ptr::null_mut()).is_ok_and(|locks| locks.is_empty())
+    !matches!(locks_of(file, ptr::null_mut()), Ok(None))
 }
 
 /// Whether the table `files` has POSIX locks by `file`.

@@ -13,9 +13,12 @@
 //! Locks: `task_lock()`, then `file_lock` of the table, while descriptors are looked up. Files are
 //! saved under neither.
 
-use core::ptr::{
-    self,
-    NonNull, //
+use core::{
+    mem::MaybeUninit,
+    ptr::{
+        self,
+        NonNull, //
+    }, //
 };
 
 use kernel::{
@@ -33,6 +36,7 @@ use kernel::{
 use zerocopy::IntoBytes;
 
 use crate::{
+    files::survey::Saved,
     hold::Held,
     image::{
         record::{
@@ -82,7 +86,8 @@ pub(crate) mod uring;
 struct FileKind {
     /// The kind of its record.
     kind: Kind,
-    among: Among,
+    /// Which files may be of it, see [`among`].
+    among: u32,
     /// Whether the kind takes this file.
     takes: fn(&Saver<'_>, Option<u32>, &File) -> bool,
     /// Saves it, or refuses it and returns `None`.
@@ -90,28 +95,40 @@ struct FileKind {
     back: Back,
 }
 
-/// Which files a kind is looked for among: most are none of most kinds.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Among {
-    All,
-    Sockets,
-    Pipes,
-    CharacterDevices,
+/// What files may be: most are none of most kinds, and not asked whether they are. Bits of a set.
+mod among {
+    pub(super) const SOCKETS: u32 = 1 << 0;
+    pub(super) const PIPES: u32 = 1 << 1;
+    pub(super) const CHARACTER_DEVICES: u32 = 1 << 2;
+    pub(super) const DIRECTORIES: u32 = 1 << 3;
     /// Others that are on mounts of the kernel's own, which no path leads to.
-    Internal,
+    pub(super) const INTERNAL: u32 = 1 << 4;
+    pub(super) const OTHERS: u32 = 1 << 5;
+    pub(super) const ALL: u32 = (1 << 6) - 1;
 }
 
-impl Among {
-    /// What `file` is among besides all.
-    fn of(file: &File) -> Self {
-        match file_type(file) {
-            bindings::S_IFSOCK => Self::Sockets,
-            bindings::S_IFIFO => Self::Pipes,
-            bindings::S_IFCHR => Self::CharacterDevices,
-            // SAFETY: `file` is valid.
-            _ if unsafe { bindings::checkpoint_is_internal(file.as_ptr()) } => Self::Internal,
-            _ => Self::All,
+/// The rows of [`KINDS`] that may take `file`, as bits.
+fn rows(file: &File) -> u32 {
+    const fn rows(of: u32) -> u32 {
+        let (mut rows, mut bit, mut rest) = (0, 1, KINDS);
+        while let [kind, later @ ..] = rest {
+            if kind.among & of != 0 {
+                rows |= bit;
+            }
+            (bit, rest) = (bit << 1, later);
         }
+        rows
+    }
+    match file_type(file) {
+        bindings::S_IFSOCK => const { rows(among::SOCKETS) },
+        bindings::S_IFIFO => const { rows(among::PIPES) },
+        bindings::S_IFCHR => const { rows(among::CHARACTER_DEVICES) },
+        bindings::S_IFDIR => const { rows(among::DIRECTORIES) },
+        // SAFETY: `file` is valid.
+        _ if unsafe { bindings::checkpoint_is_internal(file.as_ptr()) } => {
+            const { rows(among::INTERNAL) }
+        }
+        _ => const { rows(among::OTHERS) },
     }
 }
 
@@ -123,132 +140,134 @@ enum Back {
     Early(Open),
     /// It is opened when all tasks exist, before the first table of descriptors is filled.
     Late(Open),
+    /// So it is, with what else its record describes: there may be no file.
+    Made,
 }
 
 /// All kinds, the first that takes a file saves it.
 const KINDS: &[FileKind] = &[
     FileKind {
         kind: Kind::FileExternal,
-        among: Among::All,
+        among: among::ALL,
         takes: external::takes,
         save: external::save,
         back: Back::Supplied,
     },
     FileKind {
         kind: Kind::FileTty,
-        among: Among::CharacterDevices,
+        among: among::CHARACTER_DEVICES,
         takes: tty::takes,
         save: tty::save,
         back: Back::Early(tty::open),
     },
     FileKind {
         kind: Kind::FilePipe,
-        among: Among::Pipes,
+        among: among::PIPES,
         takes: pipe::takes,
         save: pipe::save,
         back: Back::Early(pipe::open),
     },
     FileKind {
         kind: Kind::FileDevice,
-        among: Among::CharacterDevices,
+        among: among::CHARACTER_DEVICES,
         takes: device::takes,
         save: device::save,
         back: Back::Early(device::open),
     },
     FileKind {
         kind: Kind::FileProc,
-        among: Among::All,
+        among: among::DIRECTORIES | among::INTERNAL | among::OTHERS,
         takes: proc::takes,
         save: proc::save,
         back: Back::Late(proc::open),
     },
     FileKind {
         kind: Kind::FileNamespace,
-        among: Among::Internal,
+        among: among::INTERNAL,
         takes: namespace::takes,
         save: namespace::save,
         back: Back::Late(namespace::open),
     },
     FileKind {
         kind: Kind::FileDirectory,
-        among: Among::All,
+        among: among::DIRECTORIES,
         takes: directory::takes,
         save: directory::save,
         back: Back::Early(directory::open),
     },
     FileKind {
         kind: Kind::FilePidfd,
-        among: Among::Internal,
+        among: among::INTERNAL,
         takes: pidfd::takes,
         save: pidfd::save,
         back: Back::Late(pidfd::open),
     },
     FileKind {
-        kind: Kind::FileSocket,
-        among: Among::Sockets,
+        kind: Kind::UnixSocket,
+        among: among::SOCKETS,
         takes: unix::takes,
         save: unix::save,
-        back: Back::Late(unix::open),
+        back: Back::Made,
     },
     FileKind {
         kind: Kind::FileUnnamed,
-        among: Among::All,
+        among: among::INTERNAL | among::OTHERS,
         takes: unnamed::takes,
         save: unnamed::save,
         back: Back::Early(unnamed::open),
     },
     FileKind {
         kind: Kind::FileEventfd,
-        among: Among::Internal,
+        among: among::INTERNAL,
         takes: eventfd::takes,
         save: eventfd::save,
         back: Back::Early(eventfd::open),
     },
     FileKind {
         kind: Kind::FileEpoll,
-        among: Among::Internal,
+        among: among::INTERNAL,
         takes: epoll::takes,
         save: epoll::save,
         back: Back::Early(epoll::open),
     },
     FileKind {
         kind: Kind::FileTimerfd,
-        among: Among::Internal,
+        among: among::INTERNAL,
         takes: timerfd::takes,
         save: timerfd::save,
         back: Back::Early(timerfd::open),
     },
     FileKind {
         kind: Kind::FileSignalfd,
-        among: Among::Internal,
+        among: among::INTERNAL,
         takes: signalfd::takes,
         save: signalfd::save,
         back: Back::Early(signalfd::open),
     },
     FileKind {
         kind: Kind::FileInotify,
-        among: Among::Internal,
+        among: among::INTERNAL,
         takes: inotify::takes,
         save: inotify::save,
         back: Back::Early(inotify::open),
     },
     FileKind {
         kind: Kind::FileFanotify,
-        among: Among::Internal,
+        among: among::INTERNAL,
         takes: fanotify::takes,
         save: fanotify::save,
         back: Back::Early(fanotify::open),
     },
     FileKind {
         kind: Kind::FileUring,
-        among: Among::Internal,
+        among: among::INTERNAL,
         takes: uring::takes,
         save: uring::save,
         back: Back::Early(uring::open),
     },
     FileKind {
         kind: Kind::FileRegular,
-        among: Among::All,
+        among: among::INTERNAL | among::OTHERS,
         takes: regular::takes,
         save: regular::save,
         back: Back::Early(regular::open),
@@ -300,24 +319,26 @@ pub(crate) fn save(saver: &mut Saver<'_>, held: &Held) -> Result<Option<u32>> {
         return Ok(Some(id));
     }
     let problems = saver.report.count();
-    let mut fds = KVVec::new();
+    let descriptors = saver.survey.take(table);
+    let mut fds = KVVec::with_capacity(descriptors.len(), GFP_KERNEL)?;
     let mut locked = KVVec::new();
-    each(held, |fd, file, cloexec| {
-        if let Some(id) = save_file(saver, Place::Fd(held.pid(), fd), Some(fd), &file)? {
-            let flags = if cloexec { fd_flags::CLOEXEC } else { 0 };
-            let entry = Fd {
-                fd: fd.into(),
-                flags: flags.into(),
-                file: id.into(),
-                reserved: 0.into(),
-            };
-            fds.push(entry, GFP_KERNEL)?;
-            if locks::has_posix(&file, table) {
-                locked.push((file, id), GFP_KERNEL)?;
-            }
+    for Descriptor { fd, cloexec, file } in descriptors.iter() {
+        let place = Place::Fd(held.pid(), *fd);
+        let Some(id) = save_file(saver, place, Some(*fd), file)? else {
+            continue;
+        };
+        let flags = if *cloexec { fd_flags::CLOEXEC } else { 0 };
+        let entry = Fd {
+            fd: (*fd).into(),
+            flags: flags.into(),
+            file: id.into(),
+            reserved: 0.into(),
+        };
+        fds.push(entry, GFP_KERNEL)?;
+        if locks::has_posix(file, table) {
+            locked.push((file, id), GFP_KERNEL)?;
         }
-        Ok(())
-    })?;
+    }
     if saver.report.count() != problems {
         return Ok(None);
     }
@@ -336,10 +357,20 @@ pub(crate) fn save(saver: &mut Saver<'_>, held: &Held) -> Result<Option<u32>> {
             locks::save(saver, place, file, *file_id, Some((table, id)))?;
         }
     }
+    drop(locked);
+    saver.survey.put_back(table, descriptors);
     Ok(Some(id))
 }
 
-/// Descriptors of a task, with a reference to the file of each.
+/// A descriptor of a table.
+pub(crate) struct Descriptor {
+    pub(crate) fd: u32,
+    /// It is closed by exec.
+    pub(crate) cloexec: bool,
+    pub(crate) file: ARef<File>,
+}
+
+/// Some descriptors of a task, with a reference to the file of each.
 struct Batch {
     found: [bindings::checkpoint_fd; Self::SIZE],
     used: core::ops::Range<usize>,
@@ -348,29 +379,37 @@ struct Batch {
 impl Batch {
     const SIZE: usize = 32;
 
-    /// The next descriptors of `held` from number `from` on.
-    fn of(held: &Held, from: u32) -> Result<Self> {
-        let mut found = [bindings::checkpoint_fd::default(); Self::SIZE];
+    fn new() -> Self {
+        Self {
+            found: [bindings::checkpoint_fd::default(); Self::SIZE],
+            used: 0..0,
+        }
+    }
+
+    /// Gets the next descriptors of `held` from number `from` on. Returns whether there are any.
+    fn fill(&mut self, held: &Held, from: u32) -> Result<bool> {
         let max = u32::try_from(Self::SIZE)?;
         // SAFETY: `held` keeps its task, and there is place for so many.
-        let count =
-            unsafe { bindings::checkpoint_get_fds(held.as_raw(), from, found.as_mut_ptr(), max) };
-        Ok(Self {
-            found,
-            used: 0..usize::try_from(count)?,
-        })
+        let count = unsafe {
+            bindings::checkpoint_get_fds(held.as_raw(), from, self.found.as_mut_ptr(), max)
+        };
+        self.used = 0..usize::try_from(count)?;
+        Ok(count != 0)
     }
 }
 
 impl Iterator for Batch {
-    type Item = (u32, ARef<File>, bool);
+    type Item = Descriptor;
 
     fn next(&mut self) -> Option<Self::Item> {
         let next = self.found.get(self.used.next()?)?;
         let file = NonNull::new(next.file)?;
-        // SAFETY: The reference is ours, and the position is only read.
-        let file = unsafe { ARef::from_raw(file.cast()) };
-        Some((next.fd, file, next.cloexec))
+        Some(Descriptor {
+            fd: next.fd,
+            cloexec: next.cloexec,
+            // SAFETY: The reference is ours, and the position is only read.
+            file: unsafe { ARef::from_raw(file.cast()) },
+        })
     }
 }
 
@@ -381,19 +420,19 @@ impl Drop for Batch {
     }
 }
 
-/// Calls `act` with each descriptor of `held`, ascending: number, file, close-on-exec.
-pub(crate) fn each(held: &Held, mut act: impl FnMut(u32, ARef<File>, bool) -> Result) -> Result {
+/// The descriptors of `held`, ascending.
+pub(crate) fn descriptors(held: &Held) -> Result<KVVec<Descriptor>> {
+    let mut all = KVVec::new();
     let mut from = 0;
-    loop {
-        let batch = Batch::of(held, from)?;
-        if batch.used.is_empty() {
-            return Ok(());
-        }
-        for (fd, file, cloexec) in batch {
-            act(fd, file, cloexec)?;
-            from = fd.checked_add(1).ok_or(EMFILE)?;
+    let mut batch = Batch::new();
+    while batch.fill(held, from)? {
+        all.reserve(Batch::SIZE, GFP_KERNEL)?;
+        for descriptor in batch.by_ref() {
+            from = descriptor.fd.checked_add(1).ok_or(EMFILE)?;
+            all.push(descriptor, GFP_KERNEL)?;
         }
     }
+    Ok(all)
 }
 
 /// Saves an open file unless it has been. What is in the queue of a socket comes later. `fd` is the
@@ -404,9 +443,20 @@ pub(crate) fn save_file(
     fd: Option<u32>,
     file: &ARef<File>,
 ) -> Result<Option<u32>> {
-    if let Some(id) = saver.objects.get(Class::File, file.as_ptr()) {
+    if let Some(id) = saver.survey.saved(file.as_ptr()).id() {
         return Ok(Some(id));
     }
+    let saved = save_new(saver, place, fd, file)?;
+    saver.remember(file, saved.map_or(Saved::Refused, Saved::As))?;
+    Ok(saved)
+}
+
+fn save_new(
+    saver: &mut Saver<'_>,
+    place: Place,
+    fd: Option<u32>,
+    file: &ARef<File>,
+) -> Result<Option<u32>> {
     if saver.is_stream(file) && !regular::takes(saver, fd, file) {
         saver.refuse(place, fmt!("is the stream that the image goes to"));
         return Ok(None);
@@ -417,21 +467,22 @@ pub(crate) fn save_file(
         // SAFETY: As above.
         let blocker = unsafe { CStr::from_char_ptr(blocker) };
         saver.refuse(place, fmt!("{}: {blocker}: not supported", Name(file)));
-        saver.remember_refused(file)?;
         return Ok(None);
     }
-    let among = [Among::All, Among::of(file)];
-    for kind in KINDS {
-        if !among.contains(&kind.among) || !(kind.takes)(saver, fd, file) {
+    let mut rows = rows(file);
+    while rows != 0 {
+        let kind = KINDS.get(usize::try_from(rows.trailing_zeros())?);
+        rows &= rows - 1;
+        let Some(kind) = kind.filter(|kind| (kind.takes)(saver, fd, file)) else {
             continue;
-        }
+        };
         let Some(id) = (kind.save)(saver, place, file)? else {
-            saver.remember_refused(file)?;
             return Ok(None);
         };
-        saver.remember(file, id)?;
         if !matches!(kind.back, Back::Supplied) {
-            locks::save(saver, place, file, id, None)?;
+            if locks::may_have(file) {
+                locks::save(saver, place, file, id, None)?;
+            }
             owner::save(saver, place, file, id, fd)?;
         } else if locks::has_any(file) || owner::has_any(file) {
             let name = Name(file);
@@ -442,7 +493,6 @@ pub(crate) fn save_file(
         }
         return Ok(Some(id));
     }
-    saver.remember_refused(file)?;
     if let Some(socket) = socket::Described::of(file) {
         saver.refuse(place, fmt!("socket: {socket}: not supported"));
         return Ok(None);
@@ -681,11 +731,17 @@ pub(crate) struct Stat {
 ///
 /// What the file system says.
 pub(crate) fn stat(of: &impl HasPath) -> Result<Stat> {
-    let mut stat = bindings::kstat::default();
-    // SAFETY: The path is valid.
-    to_result(unsafe {
-        bindings::vfs_getattr(of.path(), &mut stat, bindings::STATX_BASIC_STATS, 0)
-    })?;
+    let mut stat = MaybeUninit::<bindings::kstat>::uninit();
+    // SAFETY: The path is valid. The function clears all that it does not set, unless it fails.
+    let stat = unsafe {
+        to_result(bindings::vfs_getattr(
+            of.path(),
+            stat.as_mut_ptr(),
+            bindings::STATX_BASIC_STATS,
+            0,
+        ))?;
+        stat.assume_init()
+    };
     Ok(Stat {
         mode: u32::from(stat.mode),
         size: u64::try_from(stat.size)?,
@@ -811,21 +867,27 @@ pub(crate) fn create(path: &[u8], flags: u32, permissions: u16) -> Result<ARef<F
 /// `bytes` with a final NUL.
 pub(crate) fn string(bytes: &[u8]) -> Result<KVec<u8>> {
     let mut string = KVec::with_capacity(bytes.len() + 1, GFP_KERNEL)?;
-    string.extend_from_slice(bytes, GFP_KERNEL)?;
-    string.push(0, GFP_KERNEL)?;
+    put_string(&mut string, bytes)?;
     Ok(string)
 }
 
-/// What is at `path`, as the caller may find it.
+/// Replaces what is in `string` by `bytes` and a final NUL.
+fn put_string(string: &mut KVec<u8>, bytes: &[u8]) -> Result {
+    string.clear();
+    string.extend_from_slice(bytes, GFP_KERNEL)?;
+    Ok(string.push(0, GFP_KERNEL)?)
+}
+
+/// What is at `path`, which has no NUL in it, as the caller may find it. `room` is for the name:
+/// there are tens of thousands of files.
 ///
 /// # Errors
 ///
 /// What stat(2) says.
-pub(crate) fn lookup(path: &[u8]) -> Result<OwnPath> {
-    let name = string(path)?;
-    let name = CStr::from_bytes_with_nul(&name).map_err(|_| EINVAL)?;
-    // SAFETY: `name` is a string; the function writes the path with references, or fails.
-    unsafe { OwnPath::from(|path| bindings::checkpoint_lookup(name.as_char_ptr(), path)) }
+pub(crate) fn lookup(path: &[u8], room: &mut KVec<u8>) -> Result<OwnPath> {
+    put_string(room, path)?;
+    // SAFETY: The name ends with a NUL; the function writes the path with references, or fails.
+    unsafe { OwnPath::from(|path| bindings::checkpoint_lookup(room.as_ptr().cast(), path)) }
 }
 
 /// Opens what was found, without a second look-up of the name, under the caller's credentials.
@@ -861,6 +923,7 @@ pub(crate) fn reopen_as(found: &impl HasPath, image: u32) -> Result<ARef<File>> 
 
 /// Flags of open(2) and fcntl(2), and their bits in the image.
 const FLAGS: Bits = Bits(&[
+    (bindings::O_LARGEFILE, file_flags::LARGEFILE),
     (bindings::O_APPEND, file_flags::APPEND),
     (bindings::O_NONBLOCK, file_flags::NONBLOCK),
     (bindings::O_DIRECT, file_flags::DIRECT),
@@ -868,7 +931,6 @@ const FLAGS: Bits = Bits(&[
     (bindings::O_DSYNC, file_flags::DSYNC),
     (bindings::O_NOATIME, file_flags::NOATIME),
     (bindings::O_PATH, file_flags::PATH),
-    (bindings::O_LARGEFILE, file_flags::LARGEFILE),
     (bindings::O_DIRECTORY, file_flags::DIRECTORY),
     (bindings::O_NOFOLLOW, file_flags::NOFOLLOW),
     (bindings::__O_TMPFILE, file_flags::TMPFILE),
@@ -888,7 +950,7 @@ const ADVICE: &[(u32, u32)] = &[
 /// What F_GETFL shows of `file`, and what posix_fadvise(2) has said, in the image's bits.
 pub(crate) fn image_flags(file: &File) -> u32 {
     let mode = mode(file);
-    let mut flags = FLAGS.to_image(file.flags());
+    let mut flags = FLAGS.to_image(file.flags() & !bindings::O_ACCMODE);
     if mode & bindings::FMODE_READ != 0 {
         flags |= file_flags::READ;
     }

@@ -103,7 +103,7 @@ pub(crate) fn open(opening: &mut Opening<'_>, record: &RecordRef<'_>) -> Result<
     let only_path = flags & file_flags::PATH != 0;
     let only_read = flags & file_flags::WRITE == 0 && !only_path;
     let contents = Some(record.contents.get()).filter(|id| *id != 0 && only_read);
-    let found = match (files::lookup(&path), contents) {
+    let found = match (files::lookup(&path, &mut opening.name_room), contents) {
         (Ok(found), _) => found,
         (Err(err), Some(id)) if [ENOENT, ENOTDIR].contains(&err) => {
             return open_contents(opening, record, name, id, "is missing");

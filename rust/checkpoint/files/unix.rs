@@ -2,17 +2,20 @@
 
 //! Unix sockets: names, connections, queues with files and credentials in them.
 //!
-//! A socket is a record of its own, since not all have a file: a connection that waits to be
-//! accepted has none, and one that is gone is still the peer of another, or the sender of a
-//! message. Who is connected to whom, and what is in the queues, comes after all of them, and after
-//! the files that are only in queues: see [`finish`]. At a restart the sockets are made when all
-//! tasks exist, whose numbers their credentials have.
+//! Not all sockets have a file: a connection that waits to be accepted has none, and one that is
+//! gone is still the peer of another, or the sender of a message. Two that are connected to each
+//! other are mates: the second says so. Who else sends to whom, and what is in the queues, comes
+//! after all sockets, and after the files that are only in queues: see [`finish`]. At a restart the
+//! sockets are made when all tasks exist, whose numbers their credentials have.
 //!
 //! Locks: the lock of a queue's readers, while messages are copied; nothing is saved under it.
 
-use core::ptr::{
-    self,
-    NonNull, //
+use core::{
+    mem::MaybeUninit,
+    ptr::{
+        self,
+        NonNull, //
+    }, //
 };
 
 use kernel::{
@@ -44,7 +47,6 @@ use crate::{
             socket_state,
             socket_type,
             FileRef,
-            FileSocket,
             UnixLink,
             UnixMessage,
             UnixPending,
@@ -79,6 +81,7 @@ const STATES: Numbers = Numbers(&[
 
 /// Flags of a socket, and their bits in the image.
 const FLAGS: Bits = Bits(&[
+    (bindings::CHECKPOINT_UNIX_PEERCRED, socket_flags::PEERCRED),
     (bindings::CHECKPOINT_UNIX_PASSCRED, socket_flags::PASSCRED),
     (bindings::CHECKPOINT_UNIX_PASSPIDFD, socket_flags::PASSPIDFD),
     (bindings::CHECKPOINT_UNIX_PASSSEC, socket_flags::PASSSEC),
@@ -109,7 +112,6 @@ const FLAGS: Bits = Bits(&[
     ),
     (bindings::CHECKPOINT_UNIX_SNDBUF, socket_flags::SNDBUF),
     (bindings::CHECKPOINT_UNIX_RCVBUF, socket_flags::RCVBUF),
-    (bindings::CHECKPOINT_UNIX_PEERCRED, socket_flags::PEERCRED),
     (bindings::CHECKPOINT_UNIX_BOUND, socket_flags::BOUND),
 ]);
 
@@ -124,9 +126,7 @@ impl Sock {
     /// The socket behind `file`, if it is one.
     fn of(file: &File) -> Option<Self> {
         // SAFETY: `file` keeps its socket.
-        let sk = NonNull::new(unsafe { bindings::checkpoint_unix_sock(file.as_ptr()) })?;
-        // SAFETY: As above.
-        unsafe { Self::get(sk) }
+        unsafe { Self::get(identity(file)?) }
     }
 
     /// Takes a reference, unless `sk` is on its way out.
@@ -330,16 +330,22 @@ fn take_down(sock: &Sock) -> Result<KVVec<Message>> {
     Ok(messages)
 }
 
+/// Whether there may be files in the queue of a socket, or of a connection to it.
+///
+/// # Safety
+///
+/// `sk` is valid.
+pub(crate) unsafe fn may_have_files(sk: NonNull<bindings::sock>) -> bool {
+    // SAFETY: By the safety requirement.
+    unsafe { bindings::checkpoint_unix_may_have_files(sk.as_ptr()) }
+}
+
 /// Calls `act` with each file that is in the queue of the socket behind `file`, or of a connection
 /// to it.
 pub(crate) fn each_queued(file: &File, mut act: impl FnMut(ARef<File>) -> Result) -> Result {
     let Some(sock) = Sock::of(file) else {
         return Ok(());
     };
-    // SAFETY: `sock` is valid.
-    if !unsafe { bindings::checkpoint_unix_may_have_files(sock.as_raw()) } {
-        return Ok(());
-    }
     let mut queues = KVVec::new();
     if is_listening(&sock) {
         for entry in sock.queue()? {
@@ -390,44 +396,77 @@ unsafe fn is_ours(saver: &Saver<'_>, sk: *mut bindings::sock) -> bool {
     }
 }
 
-/// Whether `sock` has a peer that lives outside the tree.
-fn has_outside_peer(saver: &Saver<'_>, sock: &Sock) -> bool {
-    sock.peer().is_some_and(|peer| {
+/// Whether a peer lives outside the tree.
+fn is_outside(saver: &Saver<'_>, peer: Option<&Sock>) -> bool {
+    peer.is_some_and(|peer| {
         // SAFETY: The pointer of a `Sock` is valid.
-        unsafe { !matches!(owner(peer.as_raw()), Owner::Nobody) && !is_ours(saver, peer.as_raw()) }
+        match unsafe { owner(peer.as_raw()) } {
+            Owner::File(file) => !saver.survey.has(file),
+            Owner::Listener(listener) => !saver.survey.has_socket(listener),
+            Owner::Nobody => false,
+        }
     })
 }
 
 /// Whether a socket is connected to one that is outside the tree, or such a one waits for it.
 pub(crate) fn leads_outside(saver: &Saver<'_>, file: &File) -> bool {
-    Sock::of(file).is_some_and(|sock| leads_outside_from(saver, &sock))
+    Sock::of(file).is_some_and(|sock| leads_outside_from(saver, &sock, sock.peer().as_ref()))
 }
 
-fn leads_outside_from(saver: &Saver<'_>, sock: &Sock) -> bool {
+fn leads_outside_from(saver: &Saver<'_>, sock: &Sock, peer: Option<&Sock>) -> bool {
     if !is_listening(sock) {
-        return has_outside_peer(saver, sock);
+        return is_outside(saver, peer);
     }
     // What cannot be read is found again when the socket is saved.
     sock.queue().unwrap_or_default().iter().any(|entry| {
         let pending = entry.connection();
-        pending.is_some_and(|pending| has_outside_peer(saver, &pending))
+        pending.is_some_and(|pending| is_outside(saver, pending.peer().as_ref()))
     })
 }
 
 /// Every unix socket.
 pub(crate) fn takes(_: &Saver<'_>, _: Option<u32>, file: &File) -> bool {
-    Sock::of(file).is_some()
+    identity(file).is_some()
 }
 
-/// The identity of the socket behind `file`.
-pub(crate) fn identity(file: &File) -> Option<*const bindings::sock> {
-    Some(Sock::of(file)?.as_raw().cast_const())
+/// The socket behind `file`, which keeps it.
+pub(crate) fn identity(file: &File) -> Option<NonNull<bindings::sock>> {
+    // SAFETY: `file` is valid.
+    NonNull::new(unsafe { bindings::checkpoint_unix_sock(file.as_ptr()) })
+}
+
+/// What is known of a socket, of which there may be more than files of the tree.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Known {
+    /// The tree has it open.
+    pub(crate) is_open: bool,
+    /// Its number in the image.
+    id: Option<u32>,
+    /// The records so far have whom it sends to, which is nobody if it is gone.
+    is_linked: bool,
+}
+
+/// What is known of `sk`.
+fn known(saver: &Saver<'_>, sk: *const bindings::sock) -> Known {
+    saver
+        .survey
+        .sockets
+        .get(Class::Sock, sk)
+        .unwrap_or_default()
+}
+
+/// What is known of `sk`, to be changed.
+fn known_mut<'a>(saver: &'a mut Saver<'_>, sk: *const bindings::sock) -> Result<&'a mut Known> {
+    let sockets = &mut saver.survey.sockets;
+    let (known, _) = sockets.get_or_insert(Class::Sock, sk, Known::default())?;
+    Ok(known)
 }
 
 /// Saves an open socket. What is in its queue, and whom it is connected to, is left to [`finish`].
 pub(crate) fn save(saver: &mut Saver<'_>, place: Place, file: &ARef<File>) -> Result<Option<u32>> {
     let sock = Sock::of(file).ok_or(EBADF)?;
-    let outside = leads_outside_from(saver, &sock);
+    let peer = sock.peer();
+    let outside = leads_outside_from(saver, &sock, peer.as_ref());
     if outside && !saver.survey.drops(file) {
         external::refuse(saver, place, file, fmt!("connected to outside the tree"));
         return Ok(None);
@@ -445,36 +484,48 @@ pub(crate) fn save(saver: &mut Saver<'_>, place: Place, file: &ARef<File>) -> Re
     }
     // It is only saved if its other side is to be gone.
     let cut = outside && !is_listening(&sock);
-    let Some(socket) = save_held(saver, place, sock, socket_role::OPEN, cut)? else {
-        return Ok(None);
-    };
-    let record = FileSocket {
-        flags: files::image_flags(file).into(),
-        socket: socket.into(),
-        mode: files::file_mode(file).into(),
-        reserved: 0.into(),
-    };
-    saver.object(&record, &[]).map(Some)
+    let role = Role::Open(file);
+    save_held(saver, place, sock, peer, role, cut)
 }
 
-/// Saves a socket, whose connection may be `cut`, and leaves its queue and its peer to [`finish`].
+/// Who has a socket.
+#[derive(Clone, Copy)]
+enum Role<'a> {
+    /// This file.
+    Open(&'a File),
+    /// The queue of one that listens.
+    Pending,
+    /// Nobody: it is gone.
+    Gone,
+}
+
+/// Saves a socket, whose connection may be `cut`, and leaves its queue to [`finish`], and its peer
+/// if that is not in the plan yet.
 fn save_held(
     saver: &mut Saver<'_>,
     place: Place,
     sock: Sock,
-    role: u32,
+    peer: Option<Sock>,
+    role: Role<'_>,
     cut: bool,
 ) -> Result<Option<u32>> {
+    let mate = peer.as_ref().filter(|_| !cut).and_then(|peer| {
+        let known = known(saver, peer.as_raw());
+        let sends_back = || peer.peer().is_some_and(|back| back.0 == sock.0);
+        let id = known.id.filter(|_| !known.is_linked && sends_back())?;
+        Some((peer, id))
+    });
     // SAFETY: The pointer of a `Sock` is valid.
-    let saved = unsafe { save_socket(saver, place, sock.as_raw(), role, cut) }?;
-    if let Some(id) = saved {
+    let saved = unsafe { save_socket(saver, place, sock.as_raw(), mate, role, cut) }?;
+    // What has a mate and an empty queue is complete, and kept by its file.
+    let complete = mate.is_some() && matches!(role, Role::Open(_)) && sock.is_idle();
+    if let Some(id) = saved.filter(|_| !complete) {
         let socket = Socket {
-            peer: sock.peer(),
             sock,
+            peer,
             id,
             place,
-            messages: KVVec::new(),
-            pending: KVVec::new(),
+            queue: Queue::Empty,
         };
         saver.sockets.push(socket, GFP_KERNEL)?;
     }
@@ -482,7 +533,7 @@ fn save_held(
 }
 
 /// Saves a socket that has not been saved; if its connection is `cut`, as the peer's close(2) does
-/// it.
+/// it. A `mate` is in the plan.
 ///
 /// # Safety
 ///
@@ -491,13 +542,18 @@ unsafe fn save_socket(
     saver: &mut Saver<'_>,
     place: Place,
     sk: *mut bindings::sock,
-    role: u32,
+    mate: Option<(&Sock, u32)>,
+    role: Role<'_>,
     cut: bool,
 ) -> Result<Option<u32>> {
-    let mut state = bindings::checkpoint_unix::default();
-    let mut bound = bindings::path::default();
-    // SAFETY: `sk` is valid. The path comes with a reference, if it is one.
-    unsafe { bindings::checkpoint_unix_get(sk, &mut state, &mut bound) };
+    let mut state = MaybeUninit::<bindings::checkpoint_unix>::uninit();
+    let mut bound = MaybeUninit::<bindings::path>::uninit();
+    // SAFETY: `sk` is valid. The function writes both; the path comes with a reference, if it is
+    // one.
+    let (state, bound) = unsafe {
+        bindings::checkpoint_unix_get(sk, state.as_mut_ptr(), bound.as_mut_ptr());
+        (state.assume_init_ref(), bound.assume_init())
+    };
     let _put = kernel::types::ScopeGuard::new(|| {
         // SAFETY: The reference is ours, and there may be none.
         unsafe { bindings::path_put(&bound) }
@@ -513,16 +569,20 @@ unsafe fn save_socket(
     if cut && state.type_ != bindings::sock_type_SOCK_DGRAM {
         flags |= socket_flags::SHUT_RD | socket_flags::SHUT_WR;
     }
-    if role != socket_role::OPEN {
+    let file = match role {
+        Role::Open(file) => Some(file),
+        Role::Pending | Role::Gone => None,
+    };
+    if file.is_none() {
         // It shows its name, and nobody finds it.
         flags &= !socket_flags::BOUND;
     }
     let mut path = None;
     let mut mode = 0;
-    if !bound.dentry.is_null() && role == socket_role::OPEN {
+    if !bound.dentry.is_null() && file.is_some() {
         // SAFETY: The path is valid.
         unsafe {
-            mode = u32::from((*(*bound.dentry).d_inode).i_mode);
+            mode = (*(*bound.dentry).d_inode).i_mode;
             if !bindings::checkpoint_path_unlinked(&bound) {
                 path = files::Path::from_root(&bound)?;
                 if path.is_none() {
@@ -542,10 +602,15 @@ unsafe fn save_socket(
     let path = path.as_ref().map_or(&[][..], files::Path::bytes);
     let name = state.name.as_bytes();
     let name = name.get(..usize::try_from(state.name_len)?).ok_or(EINVAL)?;
-    let gone = role == socket_role::GONE;
+    let gone = matches!(role, Role::Gone);
     let record = UnixSocket {
         socket_type: TYPES.to_image(state.type_).ok_or(EINVAL)?.into(),
-        role: role.into(),
+        role: match role {
+            Role::Open(_) => socket_role::OPEN,
+            Role::Pending => socket_role::PENDING,
+            Role::Gone => socket_role::GONE,
+        }
+        .into(),
         // One that is gone was connected: so is what replaces it until it is gone, too.
         state: if gone {
             socket_state::CONNECTED
@@ -568,11 +633,25 @@ unsafe fn save_socket(
         peer_uid: state.peer_uid.into(),
         peer_gid: state.peer_gid.into(),
         mode: mode.into(),
+        file_mode: u16::try_from(file.map_or(0, files::file_mode))?.into(),
         name_len: u32::try_from(name.len())?.into(),
         tail_len: u32::try_from(name.len() + path.len())?.into(),
+        file_flags: file.map_or(0, files::image_flags).into(),
+        mate: mate.map_or(0, |(_, id)| id).into(),
     };
-    let id = saver.object(&record, &[name, path])?;
-    saver.objects.insert(Class::Sock, sk, id)?;
+    let id = if name.is_empty() {
+        saver.object(&record, &[])?
+    } else {
+        saver.object(&record, &[name, path])?
+    };
+    if let Some((mate, _)) = mate {
+        known_mut(saver, mate.as_raw())?.is_linked = true;
+    }
+    *known_mut(saver, sk)? = Known {
+        is_open: file.is_some(),
+        id: Some(id),
+        is_linked: gone || mate.is_some(),
+    };
     Ok(Some(id))
 }
 
@@ -582,9 +661,15 @@ pub(crate) struct Socket {
     peer: Option<Sock>,
     id: u32,
     place: Place,
-    messages: KVVec<Message>,
-    /// Connections that wait, by the numbers of their records.
-    pending: KVVec<u32>,
+    queue: Queue,
+}
+
+/// What is in the queue of a socket.
+enum Queue {
+    Empty,
+    Messages(KVVec<Message>),
+    /// Connections, by the numbers of their records.
+    Pending(KVVec<u32>),
 }
 
 /// Saves what is in the queues of all sockets that were saved, and of those that are found in them;
@@ -606,21 +691,22 @@ pub(crate) fn finish(saver: &mut Saver<'_>) -> Result {
         let Some(sock) = waiting else {
             continue;
         };
-        let mut pending = KVVec::new();
-        let mut messages = KVVec::new();
-        if is_listening(&sock) {
+        let queue = if is_listening(&sock) {
+            let mut pending = KVVec::new();
             for entry in sock.queue()? {
                 let Some(connection) = entry.connection() else {
                     continue;
                 };
-                let role = socket_role::PENDING;
-                let cut = has_outside_peer(saver, &connection);
-                if let Some(id) = save_held(saver, place, connection, role, cut)? {
+                let peer = connection.peer();
+                let cut = is_outside(saver, peer.as_ref());
+                let saved = save_held(saver, place, connection, peer, Role::Pending, cut)?;
+                if let Some(id) = saved {
                     pending.push(id, GFP_KERNEL)?;
                 }
             }
+            Queue::Pending(pending)
         } else {
-            messages = take_down(&sock)?;
+            let messages = take_down(&sock)?;
             for message in messages.iter() {
                 for file in message.files.iter() {
                     files::save_file(saver, place, None, file)?;
@@ -628,10 +714,9 @@ pub(crate) fn finish(saver: &mut Saver<'_>) -> Result {
                 // SAFETY: The message keeps its sender.
                 unsafe { save_stranger(saver, place, message.entry.sender()) }?;
             }
-        }
-        let socket = saver.sockets.get_mut(index).ok_or(EINVAL)?;
-        socket.pending = pending;
-        socket.messages = messages;
+            Queue::Messages(messages)
+        };
+        saver.sockets.get_mut(index).ok_or(EINVAL)?.queue = queue;
     }
     let sockets = core::mem::replace(&mut saver.sockets, KVVec::new());
     for socket in sockets.iter() {
@@ -651,25 +736,29 @@ pub(crate) fn finish(saver: &mut Saver<'_>) -> Result {
 unsafe fn save_stranger(saver: &mut Saver<'_>, place: Place, sk: *mut bindings::sock) -> Result {
     // SAFETY: By the safety requirement.
     unsafe {
-        if saver.objects.get(Class::Sock, sk).is_none() && !is_ours(saver, sk) {
-            save_socket(saver, place, sk, socket_role::GONE, false)?;
+        if known(saver, sk).id.is_none() && !is_ours(saver, sk) {
+            save_socket(saver, place, sk, None, Role::Gone, false)?;
         }
     }
     Ok(())
 }
 
-/// Whom a socket is connected to, and what waits for it.
+/// Whom a socket sends to, and what waits for it.
 fn put_links(saver: &mut Saver<'_>, socket: &Socket) -> Result {
-    for pending in socket.pending.iter() {
-        let record = UnixPending {
-            listener: socket.id.into(),
-            socket: (*pending).into(),
-        };
-        saver.put(&record, &[])?;
+    if let Queue::Pending(pending) = &socket.queue {
+        for pending in pending.iter() {
+            let record = UnixPending {
+                listener: socket.id.into(),
+                socket: (*pending).into(),
+            };
+            saver.put(&record, &[])?;
+        }
     }
     if let Some(peer) = &socket.peer {
         // Without a number the peer, or its file, was refused.
-        if let Some(peer) = saver.objects.get(Class::Sock, peer.as_raw()) {
+        let to = known(saver, peer.as_raw()).id;
+        let is_linked = known(saver, socket.sock.as_raw()).is_linked;
+        if let Some(peer) = to.filter(|_| !is_linked) {
             let record = UnixLink {
                 socket: socket.id.into(),
                 peer: peer.into(),
@@ -681,15 +770,18 @@ fn put_links(saver: &mut Saver<'_>, socket: &Socket) -> Result {
 }
 
 fn put_messages(saver: &mut Saver<'_>, socket: &Socket) -> Result {
-    for message in socket.messages.iter() {
-        let Some(sender) = saver.objects.get(Class::Sock, message.entry.sender()) else {
+    let Queue::Messages(messages) = &socket.queue else {
+        return Ok(());
+    };
+    for message in messages.iter() {
+        let Some(sender) = known(saver, message.entry.sender()).id else {
             // It was refused.
             continue;
         };
         let mut refs = KVVec::with_capacity(message.files.len(), GFP_KERNEL)?;
         for file in message.files.iter() {
             // Without a number it was refused.
-            let id = saver.remembered(file).unwrap_or(0);
+            let id = saver.survey.saved(file.as_ptr()).id().unwrap_or(0);
             refs.push(FileRef { file: id.into() }, GFP_KERNEL)?;
         }
         let state = &message.state;
@@ -722,8 +814,6 @@ fn put_messages(saver: &mut Saver<'_>, socket: &Socket) -> Result {
 /// A socket on its way back.
 pub(crate) struct Made {
     sock: Sock,
-    /// Its file, if it has one.
-    file: Option<ARef<File>>,
     /// Nobody has it: it has to be released.
     bare: bool,
     gone: bool,
@@ -770,20 +860,36 @@ impl Sockets {
         }
     }
 
+    fn position(&self, id: u32) -> Result<usize> {
+        let (first, _) = self.made.first().ok_or(EINVAL)?;
+        // Sockets often follow one another in the image.
+        let guess = usize::try_from(id.wrapping_sub(*first))?;
+        if self.made.get(guess).is_some_and(|(of, _)| *of == id) {
+            return Ok(guess);
+        }
+        let found = self.made.binary_search_by_key(&id, |(id, _)| *id);
+        found.map_err(|_| EINVAL)
+    }
+
     fn get(&self, id: u32) -> Result<&Made> {
-        let at = self
-            .made
-            .binary_search_by_key(&id, |(id, _)| *id)
-            .map_err(|_| EINVAL)?;
-        Ok(&self.made.get(at).ok_or(EINVAL)?.1)
+        Ok(&self.made.get(self.position(id)?).ok_or(EINVAL)?.1)
     }
 
     fn get_mut(&mut self, id: u32) -> Result<&mut Made> {
-        let at = self
-            .made
-            .binary_search_by_key(&id, |(id, _)| *id)
-            .map_err(|_| EINVAL)?;
+        let at = self.position(id)?;
         Ok(&mut self.made.get_mut(at).ok_or(EINVAL)?.1)
+    }
+
+    /// Has a socket send to a peer.
+    fn link(&self, socket: u32, peer: u32) -> Result {
+        let (socket, peer) = (self.get(socket)?, self.get(peer)?);
+        if socket.gone {
+            return Err(EINVAL);
+        }
+        // SAFETY: Both are valid, and nobody else has them yet.
+        to_result(unsafe {
+            bindings::checkpoint_unix_link(socket.sock.as_raw(), peer.sock.as_raw())
+        })
     }
 
     /// The process that had the number `nr`, or null for 0.
@@ -807,17 +913,20 @@ impl Sockets {
 /// What is wrong with a socket, in words.
 type Wrong = (Error, &'static str);
 
-/// Makes the socket of a record.
+/// Makes the socket of a record, and returns its file, if it has one.
 ///
 /// # Errors
 ///
 /// What the calls say by which a program would make it, with a line in the report.
-pub(crate) fn make(opening: &mut Opening<'_>, record: &RecordRef<'static>) -> Result {
+pub(crate) fn make(
+    opening: &mut Opening<'_>,
+    record: &RecordRef<'static>,
+) -> Result<Option<ARef<File>>> {
     let id = record.id;
     let (record, tail) = record.get::<UnixSocket>().map_err(|_| EINVAL)?;
     let (name, path) = record.split(tail).ok_or(EINVAL)?;
     let path = opening.locate(path)?;
-    let made = try_make(opening, record, name, &path).map_err(|(err, what)| {
+    let (made, file) = try_make(opening, record, name, &path).map_err(|(err, what)| {
         let shown = Shown { id, name };
         opening
             .report
@@ -825,7 +934,7 @@ pub(crate) fn make(opening: &mut Opening<'_>, record: &RecordRef<'static>) -> Re
         err
     })?;
     opening.sockets.made.push((id, made), GFP_KERNEL)?;
-    Ok(())
+    Ok(file)
 }
 
 /// What a socket is called in messages.
@@ -854,7 +963,7 @@ fn try_make(
     record: &UnixSocket,
     name: &[u8],
     path: &[u8],
-) -> Result<Made, Wrong> {
+) -> Result<(Made, Option<ARef<File>>), Wrong> {
     let malformed = |_| (EINVAL, "its record is malformed");
     let role = record.role.get();
     let kind = TYPES
@@ -874,15 +983,24 @@ fn try_make(
     let mut made = Made {
         // INVARIANT: It comes with a reference.
         sock: Sock(sk),
-        file: None,
         bare: role != socket_role::OPEN,
         gone: role == socket_role::GONE,
         shutdown: 0,
         err: 0,
     };
-    if role == socket_role::OPEN {
-        made.file = Some(files::owned(file).map_err(|err| (err, "cannot be made"))?);
-    }
+    let file = if role == socket_role::OPEN {
+        let file = files::owned(file).map_err(|err| (err, "cannot be made"))?;
+        files::set_status(&file, record.file_flags.get());
+        let mode = record.file_mode.get();
+        if files::file_mode(&file) != u32::from(mode) {
+            // SAFETY: `file` is valid.
+            to_result(unsafe { bindings::vfs_fchmod(file.as_ptr(), mode) })
+                .map_err(|err| (err, "its permissions cannot be set"))?;
+        }
+        Some(file)
+    } else {
+        None
+    };
 
     let flags = record.flags.get();
     for (bit, shutdown) in [
@@ -924,7 +1042,7 @@ fn try_make(
         to_result(unsafe { bindings::checkpoint_unix_peercred(made.sock.as_raw(), pid, uid, gid) })
             .map_err(|err| (err, what))?;
     }
-    Ok(made)
+    Ok((made, file))
 }
 
 /// Gives a socket its name, and binds it if it was bound.
@@ -953,7 +1071,7 @@ fn set_name(sock: &Sock, record: &UnixSocket, name: &[u8], path: &[u8]) -> Resul
 }
 
 /// The socket in the file system at `path`, which is made if there is nothing.
-fn find(path: &[u8], mode: u32) -> Result<ARef<File>, Wrong> {
+fn find(path: &[u8], mode: u16) -> Result<ARef<File>, Wrong> {
     let look_up = || files::open(path, bindings::O_PATH);
     let found = match look_up() {
         Err(err) if err == ENOENT => {
@@ -969,45 +1087,37 @@ fn find(path: &[u8], mode: u32) -> Result<ARef<File>, Wrong> {
     Ok(found)
 }
 
-fn mknod(path: &[u8], mode: u32) -> Result {
-    let mode = u16::try_from(mode & 0o7777)?;
+fn mknod(path: &[u8], mode: u16) -> Result {
     let name = kernel::str::CString::try_from_fmt(fmt!("{}", kernel::str::BStr::from_bytes(path)))?;
     // SAFETY: `name` is a string.
     to_result(unsafe { bindings::checkpoint_unix_mknod(name.as_char_ptr(), mode) })
 }
 
-/// Opens the file of a record: that of its socket, which has been made.
+/// Connects a socket and its mate to each other, if it has one.
 ///
 /// # Errors
 ///
-/// `EINVAL` when the socket has none.
-pub(crate) fn open(opening: &mut Opening<'_>, record: &RecordRef<'static>) -> Result<ARef<File>> {
-    let (record, _) = record.get::<FileSocket>().map_err(|_| EINVAL)?;
-    let made = opening.sockets.get(record.socket.get())?;
-    let file = made.file.as_ref().ok_or(EINVAL)?;
-    let flags = files::open_flags(record.flags.get()) & bindings::O_NONBLOCK;
-    // SAFETY: `file` is valid and not shared yet.
-    unsafe {
-        let raw = file.as_ptr();
-        (*raw).f_flags = (*raw).f_flags & !bindings::O_NONBLOCK | flags;
+/// `EINVAL` when the two do not go together.
+pub(crate) fn join(opening: &mut Opening<'_>, record: &RecordRef<'static>) -> Result {
+    let id = record.id;
+    let (record, _) = record.get::<UnixSocket>().map_err(|_| EINVAL)?;
+    match record.mate.get() {
+        0 => Ok(()),
+        mate => opening
+            .sockets
+            .link(id, mate)
+            .and_then(|()| opening.sockets.link(mate, id)),
     }
-    Ok(file.clone())
 }
 
-/// Connects a socket to its peer.
+/// Has a socket send to another.
 ///
 /// # Errors
 ///
 /// `EINVAL` when the two do not go together.
 pub(crate) fn link(opening: &mut Opening<'_>, record: &RecordRef<'static>) -> Result {
     let (record, _) = record.get::<UnixLink>().map_err(|_| EINVAL)?;
-    let socket = opening.sockets.get(record.socket.get())?;
-    let peer = opening.sockets.get(record.peer.get())?;
-    if socket.gone {
-        return Err(EINVAL);
-    }
-    // SAFETY: Both are valid, and nobody else has them yet.
-    to_result(unsafe { bindings::checkpoint_unix_link(socket.sock.as_raw(), peer.sock.as_raw()) })
+    opening.sockets.link(record.socket.get(), record.peer.get())
 }
 
 /// Lets a connection wait to be accepted.

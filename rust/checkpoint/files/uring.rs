@@ -25,7 +25,10 @@ use kernel::{
 use zerocopy::IntoBytes;
 
 use crate::{
-    files,
+    files::{
+        self,
+        survey::Saved, //
+    },
     hold::{
         Held,
         Still, //
@@ -388,12 +391,12 @@ pub(crate) fn finish(saver: &mut Saver<'_>, tasks: &[Held]) -> Result {
         for slot in 0..bindings::CHECKPOINT_RING_SLOTS {
             // SAFETY: `held` keeps its task; the pointer is compared only.
             let file = unsafe { bindings::checkpoint_registered_ring(held.as_raw(), slot) };
-            if file.is_null() || saver.objects.get(Class::Refused, file).is_some() {
+            let saved = saver.survey.saved(file.cast());
+            if file.is_null() || saved == Saved::Refused {
                 continue;
             }
-            let id = saver.objects.get(Class::File, file);
             // They are saved with the rings that the task has used.
-            unknown |= !id.is_some_and(|id| used.contains(&id));
+            unknown |= !saved.id().is_some_and(|id| used.contains(&id));
         }
         if unknown {
             saver.refuse(

@@ -243,8 +243,6 @@ kinds! {
     MmOptions = 38,
     /// A unix socket.
     UnixSocket = 56,
-    /// A socket as an open file.
-    FileSocket = 57,
     /// A socket is connected to another.
     UnixLink = 58,
     /// A connection that waits to be accepted.
@@ -340,7 +338,7 @@ pub const OPEN_FILES: &[Kind] = &[
     Kind::FilePipe,
     Kind::FileExternal,
     Kind::FilePidfd,
-    Kind::FileSocket,
+    Kind::UnixSocket,
     Kind::FileEventfd,
     Kind::FileEpoll,
     Kind::FileTimerfd,

@@ -6,6 +6,7 @@ use zerocopy::{
     little_endian::{
         I32,
         I64,
+        U16,
         U32,
         U64, //
     },
@@ -113,8 +114,8 @@ bits! {
 }
 
 layout! {
-    /// A unix socket. The tail is its name, as in sun_path, with the NUL of a path; then, if it is
-    /// bound in the file system, the absolute path.
+    /// A unix socket, and the open file that it is if it is open. The tail is its name, as in
+    /// sun_path, with the NUL of a path; then, if it is bound in the file system, the absolute path.
     pub struct UnixSocket {
         /// 1 stream, 2 dgram, 3 seqpacket.
         pub socket_type: U32 => Check::Range(1, 3),
@@ -151,11 +152,17 @@ layout! {
         /// Effective group of the peer.
         pub peer_gid: U32,
         /// Type and permissions of the socket in the file system.
-        pub mode: U32,
+        pub mode: U16,
+        /// Type and permissions as fstat(2) has them, if it is open.
+        pub file_mode: U16,
         /// Length of the name.
         pub name_len: U32 => Check::Range(0, 109),
         /// Length of name and path.
         pub tail_len: U32,
+        /// Bits of `file_flags`, if it is open.
+        pub file_flags: U32 => Check::Bits(file_flags::ALL),
+        /// Id of an earlier UnixSocket to which it is connected, as that is to it, or 0.
+        pub mate: U32 => Check::IdOrNone(&[Kind::UnixSocket]),
     }
 }
 
@@ -185,6 +192,10 @@ record!(
         if path.len() >= 4096 {
             return Err("the path is too long");
         }
+        let open = socket.role.get() == socket_role::OPEN;
+        if !open && (socket.file_flags.get() != 0 || socket.file_mode.get() != 0) {
+            return Err("it is not open, and says how");
+        }
         Ok(())
     }
 );
@@ -197,24 +208,8 @@ impl UnixSocket {
 }
 
 layout! {
-    /// A socket as an open file.
-    pub struct FileSocket {
-        /// Bits of `file_flags`.
-        pub flags: U32 => Check::Bits(file_flags::ALL),
-        /// Id of the UnixSocket.
-        pub socket: U32 => Check::Id(&[Kind::UnixSocket]),
-        /// Type and permissions as stat(2) has them.
-        pub mode: U32,
-        /// Zero.
-        pub reserved: U32 => Check::Zero,
-    }
-}
-
-record!(FileSocket, object: true, tail: Tail::None);
-
-layout! {
-    /// A socket is connected to another. Connections go both ways but for dgram sockets, and for
-    /// those that are gone.
+    /// A socket sends to another that does not send back: between dgram sockets, or to one that is
+    /// gone.
     pub struct UnixLink {
         /// Id of the UnixSocket.
         pub socket: U32 => Check::Id(&[Kind::UnixSocket]),

@@ -329,13 +329,23 @@ fn options(v: &Victim) -> Result<()> {
         values.extend([linger.l_onoff, linger.l_linger]);
         Ok(values)
     };
+    let as_file = |fd: &OwnedFd| fd.try_clone().map(fs::File::from);
+    as_file(&a)?.set_permissions(fs::Permissions::from_mode(0o640))?;
+    fcntl(&a, libc::F_SETFL, libc::O_NONBLOCK | libc::O_APPEND)?;
+    let modes = || -> Result<_> {
+        let mode = |fd| as_file(fd)?.metadata().map(|of| of.mode());
+        Ok([mode(&a)?, mode(&b)?])
+    };
+    let flags = || -> Result<_> {
+        let flags = |fd| fcntl(fd, libc::F_GETFL, 0);
+        Ok([flags(&a)?, flags(&b)?])
+    };
     let before = [all(&a)?, all(&b)?];
+    let (modes_before, flags_before) = (modes()?, flags()?);
     v.stand()?;
     same("options", before, [all(&a)?, all(&b)?])?;
-    for fd in [&a, &b] {
-        let flags = fcntl(fd, libc::F_GETFL, 0)?;
-        ensure!(flags & libc::O_NONBLOCK != 0, "it blocks");
-    }
+    same("modes", modes_before, modes()?)?;
+    same("flags", flags_before, flags()?)?;
     // SO_RCVLOWAT counts, and so does SO_PASSCRED.
     send(&b, b"four", 0)?;
     let message = recv_message(&a, 0)?;

@@ -415,9 +415,9 @@ fn file(record: &RecordRef<'_>, objects: &Objects<'_, '_>) -> String {
             let kind = external::NAMES.get(kind.wrapping_sub(1)).unwrap_or(&"?");
             format!("{}  {kind}, to be supplied", clean(text))
         }),
-        Kind::FileSocket => record
-            .get::<FileSocket>()
-            .map(|(file, _)| socket(file.socket.get(), objects)),
+        Kind::UnixSocket => record
+            .get::<UnixSocket>()
+            .map(|(socket, tail)| unix(record.id, socket, tail)),
         Kind::FileUnnamed => record.get::<FileUnnamed>().map(|(file, _)| {
             let (size, name) = objects.get_as::<Unnamed>(file.object.get()).map_or(
                 (0, String::new()),
@@ -497,10 +497,7 @@ fn file(record: &RecordRef<'_>, objects: &Objects<'_, '_>) -> String {
 }
 
 /// A unix socket: type, name, state.
-fn socket(id: u32, objects: &Objects<'_, '_>) -> String {
-    let Some((socket, tail)) = objects.get_as::<UnixSocket>(id) else {
-        return String::new();
-    };
+fn unix(id: u32, socket: &UnixSocket, tail: &[u8]) -> String {
     let kind = usize::try_from(socket.socket_type.get()).unwrap_or_default();
     let kind = socket_type::NAMES.get(kind.wrapping_sub(1)).unwrap_or(&"?");
     let name = match socket.split(tail) {

@@ -404,23 +404,15 @@ pub fn tree() -> Vec<u8> {
         };
         b.object(&end, &[])
     });
-    let [listener, client, waiting] = [
-        (
-            socket_role::OPEN,
-            socket_state::LISTENING,
-            "/run/job\0/run/job",
-        ),
-        (socket_role::OPEN, socket_state::CONNECTED, ""),
-        (socket_role::PENDING, socket_state::CONNECTED, "/run/job\0"),
-    ]
-    .map(|(role, state, tail)| {
+    let mut socket = |role: u32, kind: u32, state: u32, tail: &str, mate: u32| {
         let bound = if role == socket_role::OPEN && !tail.is_empty() {
             socket_flags::BOUND
         } else {
             0
         };
+        let open = role == socket_role::OPEN;
         let socket = UnixSocket {
-            socket_type: socket_type::STREAM.into(),
+            socket_type: kind.into(),
             role: role.into(),
             state: state.into(),
             flags: (bound | socket_flags::PEERCRED).into(),
@@ -434,19 +426,21 @@ pub fn tree() -> Vec<u8> {
                 .unwrap()
                 .into(),
             tail_len: u32::try_from(tail.len()).unwrap().into(),
+            file_flags: if open { READ_WRITE } else { 0 }.into(),
+            file_mode: if open { 0o140777 } else { 0 }.into(),
+            mate: mate.into(),
             ..FromZeros::new_zeroed()
         };
         b.object(&socket, &[tail.as_bytes()])
-    });
-    let [listener_file, client_file] = [listener, client].map(|socket| {
-        let file = FileSocket {
-            flags: (file_flags::READ | file_flags::WRITE).into(),
-            socket: socket.into(),
-            mode: 0o140777.into(),
-            reserved: 0.into(),
-        };
-        b.object(&file, &[])
-    });
+    };
+    const READ_WRITE: u32 = file_flags::READ | file_flags::WRITE;
+    let (stream, connected) = (socket_type::STREAM, socket_state::CONNECTED);
+    let name = "/run/job\0/run/job";
+    let listener = socket(socket_role::OPEN, stream, socket_state::LISTENING, name, 0);
+    let client = socket(socket_role::OPEN, stream, connected, "", 0);
+    let name = "/run/job\0";
+    let waiting = socket(socket_role::PENDING, stream, connected, name, client);
+    let echo = socket(socket_role::OPEN, socket_type::DGRAM, connected, "", 0);
     let pidfd = b.object(
         &FilePidfd {
             flags: (file_flags::READ | file_flags::WRITE).into(),
@@ -596,21 +590,22 @@ pub fn tree() -> Vec<u8> {
         (5, read),
         (6, write),
         (7, pidfd),
-        (8, listener_file),
-        (9, client_file),
-        (10, unlinked),
-        (11, memfd),
-        (12, terminal),
-        (13, status),
-        (14, eventfd),
-        (15, epoll),
-        (16, timerfd),
-        (17, signalfd),
-        (18, inotify),
-        (19, reaped),
-        (20, namespace),
-        (21, fanotify),
-        (22, ring),
+        (8, listener),
+        (9, client),
+        (10, echo),
+        (11, unlinked),
+        (12, memfd),
+        (13, terminal),
+        (14, status),
+        (15, eventfd),
+        (16, epoll),
+        (17, timerfd),
+        (18, signalfd),
+        (19, inotify),
+        (20, reaped),
+        (21, namespace),
+        (22, fanotify),
+        (23, ring),
     ]
     .map(|(fd, file)| Fd {
         fd: fd.into(),
@@ -639,13 +634,11 @@ pub fn tree() -> Vec<u8> {
         reserved: 0.into(),
     };
     b.object(&filter, &[allow.as_bytes()]);
-    for (socket, peer) in [(client, waiting), (waiting, client)] {
-        let link = UnixLink {
-            socket: socket.into(),
-            peer: peer.into(),
-        };
-        b.put(&link, &[]);
-    }
+    let link = UnixLink {
+        socket: echo.into(),
+        peer: echo.into(),
+    };
+    b.put(&link, &[]);
     let pending = UnixPending {
         listener: listener.into(),
         socket: waiting.into(),
