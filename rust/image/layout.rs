@@ -49,6 +49,7 @@ pub struct Field {
 
 impl Field {
     /// Returns the field's little-endian value in `bytes`, if it is there and fits.
+    #[inline]
     pub fn value(&self, bytes: &[u8]) -> Option<u64> {
         let field = self.bytes(bytes)?;
         let mut word = [0; 8];
@@ -57,6 +58,7 @@ impl Field {
     }
 
     /// Returns the field's bytes.
+    #[inline]
     pub fn bytes<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
         bytes.get(self.offset..self.offset.checked_add(self.size)?)
     }
@@ -78,6 +80,7 @@ pub struct Rule {
 }
 
 impl Rule {
+    #[inline]
     const fn of(field: &Field) -> Option<Self> {
         let (bits, min, max) = match field.check {
             Check::Zero => (0, 0, 0),
@@ -126,6 +129,7 @@ pub struct IdRule {
 }
 
 impl IdRule {
+    #[inline]
     const fn of(field: &Field) -> Option<Self> {
         let (optional, kinds) = match field.check {
             Check::Id(kinds) => (false, kinds),
@@ -159,6 +163,7 @@ pub struct Rules {
 macro_rules! lists {
     ($rule:ident, $none:expr) => {
         impl $rule {
+            #[inline]
             pub(super) const fn count(mut fields: &[Field]) -> usize {
                 let mut count = 0;
                 while let [field, rest @ ..] = fields {
@@ -170,6 +175,7 @@ macro_rules! lists {
                 count
             }
 
+            #[inline]
             pub(super) const fn list<const N: usize>(mut fields: &[Field]) -> [Self; N] {
                 let mut list = [$none; N];
                 let mut free: &mut [Self] = &mut list;

@@ -46,6 +46,9 @@ pub use self::{
 };
 
 /// Declares the kinds: the enum and the table, from one list.
+///
+/// What describes the format for people is inline: who does not call it, as the kernel, does not
+/// carry its tables.
 macro_rules! kinds {
     ($($(#[doc = $doc:literal])* $name:ident = $number:literal,)*) => {
         /// What a record is about. The numbers are the format's and never change.
@@ -86,6 +89,7 @@ macro_rules! kinds {
             }
 
             /// Returns what its records are, by lines.
+            #[inline]
             pub const fn doc(self) -> &'static [&'static str] {
                 match self {
                     $(Self::$name => <$name as Layout>::DOC,)*
@@ -93,6 +97,7 @@ macro_rules! kinds {
             }
 
             /// Returns the fields of the fixed part of its records.
+            #[inline]
             pub const fn fields(self) -> &'static [Field] {
                 match self {
                     $(Self::$name => <$name as Layout>::FIELDS,)*
@@ -100,6 +105,7 @@ macro_rules! kinds {
             }
 
             /// Returns what these mean, by lines.
+            #[inline]
             pub const fn field_docs(self) -> &'static [&'static [&'static str]] {
                 match self {
                     $(Self::$name => <$name as Layout>::DOCS,)*
@@ -123,6 +129,7 @@ macro_rules! items {
 
         impl Item {
             /// Returns the name of the type.
+            #[inline]
             pub const fn name(self) -> &'static str {
                 match self {
                     $(Self::$name => stringify!($name),)*
@@ -144,6 +151,7 @@ macro_rules! items {
             }
 
             /// Returns its fields.
+            #[inline]
             pub const fn fields(self) -> &'static [Field] {
                 match self {
                     $(Self::$name => <$name as Layout>::FIELDS,)*
