@@ -273,6 +273,12 @@ long checkpoint_ring_users(struct file *file, struct checkpoint_ring_user *users
 	return err ?: n;
 }
 
+/* Whether @task has ever used a ring. */
+bool checkpoint_uses_uring(struct task_struct *task)
+{
+	return task->io_uring;
+}
+
 /* How many requests of @task are in flight, on whatever ring. */
 s64 checkpoint_uring_requests(struct task_struct *task)
 {
@@ -516,6 +522,11 @@ int checkpoint_get_ring(struct file *file, struct checkpoint_ring *ring)
 long checkpoint_ring_users(struct file *file, struct checkpoint_ring_user *users, unsigned int max)
 {
 	return -EOPNOTSUPP;
+}
+
+bool checkpoint_uses_uring(struct task_struct *task)
+{
+	return false;
 }
 
 s64 checkpoint_uring_requests(struct task_struct *task)

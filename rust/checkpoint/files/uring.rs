@@ -362,6 +362,10 @@ fn save_memory(saver: &mut Saver<'_>, later: &Later, region: u32) -> Result {
 /// Refuses rings that `tasks` have used and that are not in the plan.
 pub(crate) fn finish(saver: &mut Saver<'_>, tasks: &[Held]) -> Result {
     for held in tasks.iter().filter(|held| held.state() != Still::Zombie) {
+        // SAFETY: `held` keeps its task.
+        if !unsafe { bindings::checkpoint_uses_uring(held.as_raw()) } {
+            continue;
+        }
         let mut rings: KVVec<*const core::ffi::c_void> = KVVec::new();
         loop {
             let max = rings.capacity();
@@ -391,8 +395,11 @@ pub(crate) fn finish(saver: &mut Saver<'_>, tasks: &[Held]) -> Result {
         for slot in 0..bindings::CHECKPOINT_RING_SLOTS {
             // SAFETY: `held` keeps its task; the pointer is compared only.
             let file = unsafe { bindings::checkpoint_registered_ring(held.as_raw(), slot) };
+            if file.is_null() {
+                continue;
+            }
             let saved = saver.survey.saved(file.cast());
-            if file.is_null() || saved == Saved::Refused {
+            if saved == Saved::Refused {
                 continue;
             }
             // They are saved with the rings that the task has used.

@@ -780,6 +780,7 @@ const char *checkpoint_ring_blocker(struct file *file, unsigned int *at);
 int checkpoint_get_ring(struct file *file, struct checkpoint_ring *ring);
 long checkpoint_ring_users(struct file *file, struct checkpoint_ring_user *users,
 			   unsigned int max);
+bool checkpoint_uses_uring(struct task_struct *task);
 s64 checkpoint_uring_requests(struct task_struct *task);
 size_t checkpoint_task_rings(struct task_struct *task, const void **rings, size_t max);
 const void *checkpoint_registered_ring(struct task_struct *task, unsigned int slot);
