@@ -336,9 +336,10 @@ pub(crate) fn save(saver: &mut Saver<'_>, held: &Held) -> Result<Option<u32>> {
         };
         fds.push(entry, GFP_KERNEL)?;
         if locks::has_posix(file, table) {
-            locked.push((file, id), GFP_KERNEL)?;
+            locked.push((file.clone(), id), GFP_KERNEL)?;
         }
     }
+    saver.survey.put_back(table, descriptors);
     if saver.report.count() != problems {
         return Ok(None);
     }
@@ -357,8 +358,6 @@ pub(crate) fn save(saver: &mut Saver<'_>, held: &Held) -> Result<Option<u32>> {
             locks::save(saver, place, file, *file_id, Some((table, id)))?;
         }
     }
-    drop(locked);
-    saver.survey.put_back(table, descriptors);
     Ok(Some(id))
 }
 

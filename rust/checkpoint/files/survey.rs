@@ -69,7 +69,7 @@ impl Saved {
 #[derive(Clone, Copy, Default)]
 struct Seen {
     /// The tree has it open, or in a queue; otherwise it is only mapped.
-    open: bool,
+    is_open: bool,
     saved: Saved,
     /// It is standard input, output or error of a task.
     standard: bool,
@@ -181,7 +181,7 @@ impl<'a> Survey<'a> {
         found: &mut KVVec<ARef<File>>,
     ) -> Result {
         let seen = Seen {
-            open: true,
+            is_open: true,
             standard,
             named,
             saved: Saved::No,
@@ -222,7 +222,7 @@ impl<'a> Survey<'a> {
     /// Whether the open file at this address is in the tree.
     pub(crate) fn has(&self, file: usize) -> bool {
         let seen = self.files.get_addr(Class::File, file);
-        seen.is_some_and(|seen| seen.open)
+        seen.is_some_and(|seen| seen.is_open)
     }
 
     /// Whether an open file is in the plan.

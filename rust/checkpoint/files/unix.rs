@@ -382,30 +382,24 @@ fn is_listening(sock: &Sock) -> bool {
     u32::from(unsafe { (*sock.as_raw()).__sk_common.skc_state }) == bindings::TCP_LISTEN
 }
 
-/// Whether `sk` belongs to the tree.
+/// Whether `sk` belongs to the tree; `None` if it is nobody's any more.
 ///
 /// # Safety
 ///
 /// `sk` is valid.
-unsafe fn is_ours(saver: &Saver<'_>, sk: *mut bindings::sock) -> bool {
+unsafe fn is_ours(saver: &Saver<'_>, sk: *mut bindings::sock) -> Option<bool> {
     // SAFETY: By the safety requirement.
     match unsafe { owner(sk) } {
-        Owner::File(file) => saver.survey.has(file),
-        Owner::Listener(listener) => saver.survey.has_socket(listener),
-        Owner::Nobody => false,
+        Owner::File(file) => Some(saver.survey.has(file)),
+        Owner::Listener(listener) => Some(saver.survey.has_socket(listener)),
+        Owner::Nobody => None,
     }
 }
 
 /// Whether a peer lives outside the tree.
 fn is_outside(saver: &Saver<'_>, peer: Option<&Sock>) -> bool {
-    peer.is_some_and(|peer| {
-        // SAFETY: The pointer of a `Sock` is valid.
-        match unsafe { owner(peer.as_raw()) } {
-            Owner::File(file) => !saver.survey.has(file),
-            Owner::Listener(listener) => !saver.survey.has_socket(listener),
-            Owner::Nobody => false,
-        }
-    })
+    // SAFETY: The pointer of a `Sock` is valid.
+    peer.is_some_and(|peer| unsafe { is_ours(saver, peer.as_raw()) } == Some(false))
 }
 
 /// Whether a socket is connected to one that is outside the tree, or such a one waits for it.
@@ -736,7 +730,7 @@ pub(crate) fn finish(saver: &mut Saver<'_>) -> Result {
 unsafe fn save_stranger(saver: &mut Saver<'_>, place: Place, sk: *mut bindings::sock) -> Result {
     // SAFETY: By the safety requirement.
     unsafe {
-        if known(saver, sk).id.is_none() && !is_ours(saver, sk) {
+        if known(saver, sk).id.is_none() && is_ours(saver, sk) != Some(true) {
             save_socket(saver, place, sk, None, Role::Gone, false)?;
         }
     }
