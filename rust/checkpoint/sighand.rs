@@ -10,7 +10,10 @@ use kernel::{
     prelude::*, //
 };
 
-use zerocopy::IntoBytes;
+use zerocopy::{
+    little_endian::U32,
+    IntoBytes, //
+};
 
 use crate::{
     hold::Held,
@@ -35,18 +38,29 @@ pub(crate) fn save(saver: &mut Saver<'_>, held: &Held) -> Result<u32> {
         return Ok(id);
     }
     // SAFETY: The lock keeps the actions.
-    for action in unsafe { (*sighand).action } {
-        let sa = action.sa;
+    for (signo, action) in (1..).zip(unsafe { &(*sighand).action }) {
+        let sa = &action.sa;
+        let (handler, restorer) = (handler_address(sa), restorer_address(sa));
+        let (flags, mask) = (sa.sa_flags, sa.sa_mask.sig[0]);
+        // That of most signals is the default.
+        if (handler, restorer, flags, mask) == (0, 0, 0, 0) {
+            continue;
+        }
         // There is room: nothing is allocated under the lock.
         let _ = actions.push_within_capacity(Action {
-            handler: (handler_address(&sa) as u64).into(),
-            flags: (sa.sa_flags as u64).into(),
-            restorer: (restorer_address(&sa) as u64).into(),
-            mask: (sa.sa_mask.sig[0] as u64).into(),
+            handler: (handler as u64).into(),
+            flags: (flags as u64).into(),
+            restorer: (restorer as u64).into(),
+            mask: (mask as u64).into(),
+            signo: U32::new(signo),
+            reserved: 0.into(),
         });
     }
     drop(locked);
-    let record = Sighand { reserved: 0.into() };
+    let record = Sighand {
+        count: u32::try_from(actions.len())?.into(),
+        reserved: 0.into(),
+    };
     let id = saver.object(&record, &[actions.as_bytes()])?;
     saver.objects.insert(Class::Sighand, sighand, id)?;
     Ok(id)
@@ -69,11 +83,8 @@ pub(crate) fn restore(actions: &[Action]) -> Result {
     // SAFETY: The current task is valid. It has those of the restarter, and nobody who shares
     // them handles a signal before the tree runs.
     unsafe { bindings::flush_signal_handlers(bindings::get_current(), 1) };
-    for (number, action) in (1..).zip(actions) {
-        // Also of SIGKILL and SIGSTOP, whose action nobody may set.
-        if action.as_bytes().iter().all(|byte| *byte == 0) {
-            continue;
-        }
+    for action in actions {
+        let signo = i32::try_from(action.signo.get())?;
         // SAFETY: All zeroes is a valid action. Addresses are those of user space, which the kernel
         // never calls: it only hands them to the task. An option of a function is as large as an
         // address, and null is none.
@@ -90,7 +101,7 @@ pub(crate) fn restore(actions: &[Action]) -> Result {
             new
         };
         // SAFETY: `new` is a valid action.
-        to_result(unsafe { bindings::do_sigaction(number, &mut new, core::ptr::null_mut()) })?;
+        to_result(unsafe { bindings::do_sigaction(signo, &mut new, core::ptr::null_mut()) })?;
     }
     Ok(())
 }

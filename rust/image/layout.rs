@@ -214,15 +214,6 @@ lists!(
     }
 );
 
-/// How many items a tail has.
-#[derive(Clone, Copy, Debug)]
-pub enum Count {
-    /// Always this many.
-    Fixed(u32),
-    /// As many as the `u32` at this offset of the record says.
-    Field(usize),
-}
-
 /// What follows the fixed part of a record, to the end of its payload.
 #[derive(Clone, Copy, Debug)]
 pub enum Tail {
@@ -240,10 +231,10 @@ pub enum Tail {
     Bytes(usize),
     /// A set of bits, least significant first, in 1 to 128 little-endian words of 64 bits.
     Mask,
-    /// An array of items.
-    Items(Item, Count),
-    /// An array of items, then as many bytes as the `u32` at this offset of the record says.
-    ItemsAndBytes(Item, Count, usize),
+    /// An array of as many items as the `u32` at this offset of the record says.
+    Items(Item, usize),
+    /// The same, then as many bytes as the `u32` at the second offset says.
+    ItemsAndBytes(Item, usize, usize),
 }
 
 impl Tail {
@@ -252,22 +243,17 @@ impl Tail {
         match *self {
             Self::Items(item, _) => Some((item, tail)),
             Self::ItemsAndBytes(item, count, _) => {
-                Some((item, tail.get(..count.bytes(item, fixed)?)?))
+                Some((item, tail.get(..items_len(item, count, fixed)?)?))
             }
             _ => None,
         }
     }
 }
 
-impl Count {
-    /// Returns the size of so many items after the fixed part `fixed`.
-    pub(super) fn bytes(self, item: Item, fixed: &[u8]) -> Option<usize> {
-        let count = match self {
-            Self::Fixed(count) => count,
-            Self::Field(offset) => word(fixed, offset)?,
-        };
-        usize::try_from(count).ok()?.checked_mul(item.size())
-    }
+/// Returns the size of as many items as the `u32` at offset `count` of the fixed part says.
+pub(super) fn items_len(item: Item, count: usize, fixed: &[u8]) -> Option<usize> {
+    let count = usize::try_from(word(fixed, count)?).ok()?;
+    count.checked_mul(item.size())
 }
 
 /// Returns the `u32` at an offset of the fixed part of a record.

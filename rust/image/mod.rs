@@ -63,7 +63,6 @@ pub use self::{
     layout::{
         ArrayRecord,
         Check,
-        Count,
         Field,
         KindInfo,
         Layout,

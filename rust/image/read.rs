@@ -27,6 +27,7 @@ use super::{
         PAGE_SIZE, //
     },
     layout::{
+        items_len,
         word,
         ArrayRecord,
         IdRule,
@@ -954,14 +955,12 @@ fn check_tail(rule: &Tail, fixed: &[u8], tail: &[u8]) -> Result<(), &'static str
         },
         Tail::Mask if tail.is_empty() || tail.len() > 1024 || tail.len() % 8 != 0 => wrong,
         Tail::Mask => Ok(()),
-        Tail::Items(item, count) if count.bytes(item, fixed) == Some(tail.len()) => {
+        Tail::Items(item, count) if items_len(item, count, fixed) == Some(tail.len()) => {
             check_items(item, tail)
         }
         Tail::Items(..) => wrong,
         Tail::ItemsAndBytes(item, count, bytes) => {
-            let parts = count
-                .bytes(item, fixed)
-                .and_then(|len| tail.split_at_checked(len));
+            let parts = items_len(item, count, fixed).and_then(|len| tail.split_at_checked(len));
             match parts {
                 Some((items, rest))
                     if word(fixed, bytes).and_then(|len| usize::try_from(len).ok())

@@ -16,7 +16,6 @@ use super::{
     super::layout::{
         ArrayRecord,
         Check,
-        Count,
         Field,
         IdRule,
         Layout,
@@ -243,7 +242,7 @@ layout! {
 record!(
     EpollItems,
     object: false,
-    tail: Tail::Items(Item::EpollItem, Count::Field(core::mem::offset_of!(EpollItems, count))),
+    tail: Tail::Items(Item::EpollItem, core::mem::offset_of!(EpollItems, count)),
     check: |_, tail| {
         use epoll_events::*;
 

@@ -16,7 +16,6 @@ use super::{
     super::layout::{
         ArrayRecord,
         Check,
-        Count,
         Field,
         IdRule,
         Layout,
@@ -194,7 +193,7 @@ record!(
     object: true,
     tail: Tail::ItemsAndBytes(
         Item::Packet,
-        Count::Field(core::mem::offset_of!(Pipe, packets)),
+        core::mem::offset_of!(Pipe, packets),
         core::mem::offset_of!(Pipe, bytes),
     ),
     check: |pipe, tail| {
@@ -630,7 +629,7 @@ record!(Owner, object: false, tail: Tail::None);
 record!(
     Files,
     object: true,
-    tail: Tail::Items(Item::Fd, Count::Field(core::mem::offset_of!(Files, count))),
+    tail: Tail::Items(Item::Fd, core::mem::offset_of!(Files, count)),
     check: |_, tail| {
         let fds = <[Fd]>::ref_from_bytes(tail).map_err(|_| "the tail has a wrong length")?;
         if !fds.windows(2).all(|pair| matches!(pair, [a, b] if a.fd.get() < b.fd.get())) {

@@ -18,7 +18,6 @@ use super::{
         layout::{
             ArrayRecord,
             Check,
-            Count,
             Field,
             IdRule,
             Layout,
@@ -341,7 +340,7 @@ layout! {
 record!(
     AioContext,
     object: true,
-    tail: Tail::Items(Item::AioEvent, Count::Field(core::mem::offset_of!(AioContext, count))),
+    tail: Tail::Items(Item::AioEvent, core::mem::offset_of!(AioContext, count)),
     check: |context, tail| {
         let events = <[AioEvent]>::ref_from_bytes(tail).map_err(|_| "the tail has a wrong length")?;
         let slots = context.slots.get();
@@ -435,7 +434,7 @@ const ADDRESS_END: u64 = 1 << 56;
 record!(
     Vmas,
     object: false,
-    tail: Tail::Items(Item::Vma, Count::Field(core::mem::offset_of!(Vmas, count))),
+    tail: Tail::Items(Item::Vma, core::mem::offset_of!(Vmas, count)),
     check: |_, tail| {
         let vmas = <[Vma]>::ref_from_bytes(tail).map_err(|_| "the tail has a wrong length")?;
         let page = u64::from(PAGE_SIZE);
@@ -495,7 +494,7 @@ layout! {
 record!(
     Guards,
     object: false,
-    tail: Tail::Items(Item::Guard, Count::Field(core::mem::offset_of!(Guards, count))),
+    tail: Tail::Items(Item::Guard, core::mem::offset_of!(Guards, count)),
     check: |_, tail| {
         let guards = <[Guard]>::ref_from_bytes(tail).map_err(|_| "the tail has a wrong length")?;
         let page = u64::from(PAGE_SIZE);

@@ -12,7 +12,6 @@ use super::{
     super::layout::{
         ArrayRecord,
         Check,
-        Count,
         Field,
         IdRule,
         Layout,
@@ -456,7 +455,7 @@ layout! {
 record!(
     Cred,
     object: true,
-    tail: Tail::Items(Item::Group, Count::Field(core::mem::offset_of!(Cred, ngroups))),
+    tail: Tail::Items(Item::Group, core::mem::offset_of!(Cred, ngroups)),
     check: |cred, _| {
         let permitted = cred.cap_permitted.get();
         let lasting = permitted & cred.cap_inheritable.get();

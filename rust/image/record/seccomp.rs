@@ -11,7 +11,6 @@ use super::{
     super::layout::{
         ArrayRecord,
         Check,
-        Count,
         Field,
         IdRule,
         Layout,
@@ -64,7 +63,7 @@ layout! {
 record!(
     SeccompFilter,
     object: true,
-    tail: Tail::Items(Item::SeccompInsn, Count::Field(core::mem::offset_of!(SeccompFilter, count)))
+    tail: Tail::Items(Item::SeccompInsn, core::mem::offset_of!(SeccompFilter, count))
 );
 
 impl ArrayRecord for SeccompFilter {

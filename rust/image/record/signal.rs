@@ -15,7 +15,6 @@ use super::{
     super::layout::{
         ArrayRecord,
         Check,
-        Count,
         Field,
         IdRule,
         Layout,
@@ -29,10 +28,13 @@ use super::{
 };
 
 layout! {
-    /// Signal actions. The tail is an array of 64 Action, the first for signal 1.
+    /// Signal actions. The tail is an array of Action, ascending by signal; those that it lacks are
+    /// the default.
     pub struct Sighand {
+        /// Number of actions.
+        pub count: U32 => Check::Range(0, 64),
         /// Zero.
-        pub reserved: U64 => Check::Zero,
+        pub reserved: U32 => Check::Zero,
     }
 }
 
@@ -47,10 +49,25 @@ layout! {
         pub restorer: U64,
         /// Signals blocked meanwhile, bit n-1 for signal n.
         pub mask: U64,
+        /// Number of the signal.
+        pub signo: U32 => Check::Range(1, 64),
+        /// Zero.
+        pub reserved: U32 => Check::Zero,
     }
 }
 
-record!(Sighand, object: true, tail: Tail::Items(Item::Action, Count::Fixed(64)));
+record!(
+    Sighand,
+    object: true,
+    tail: Tail::Items(Item::Action, core::mem::offset_of!(Sighand, count)),
+    check: |_, tail| {
+        let actions = <[Action]>::ref_from_bytes(tail).map_err(|_| "the tail has a wrong length")?;
+        if !actions.is_sorted_by(|a, b| a.signo.get() < b.signo.get()) {
+            return Err("the signals do not ascend");
+        }
+        Ok(())
+    }
+);
 
 impl ArrayRecord for Sighand {
     type Item = Action;
@@ -92,7 +109,7 @@ const _: () = assert!(size_of::<Siginfo>() == 128);
 record!(
     Signals,
     object: false,
-    tail: Tail::Items(Item::Siginfo, Count::Field(core::mem::offset_of!(Signals, count))),
+    tail: Tail::Items(Item::Siginfo, core::mem::offset_of!(Signals, count)),
     check: |signals, tail| {
         if (signals.task.get() == 0) == (signals.process.get() == 0) {
             return Err("signals belong to either a task or a process");

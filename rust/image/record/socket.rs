@@ -16,7 +16,6 @@ use zerocopy::{
 use super::{
     super::layout::{
         Check,
-        Count,
         Field,
         IdRule,
         Layout,
@@ -282,7 +281,7 @@ record!(
     object: false,
     tail: Tail::ItemsAndBytes(
         Item::FileRef,
-        Count::Field(core::mem::offset_of!(UnixMessage, files)),
+        core::mem::offset_of!(UnixMessage, files),
         core::mem::offset_of!(UnixMessage, bytes),
     ),
     check: |message, _| {

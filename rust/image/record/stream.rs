@@ -19,7 +19,6 @@ use super::{
         layout::{
             ArrayRecord,
             Check,
-            Count,
             Field,
             IdRule,
             Layout,
@@ -88,7 +87,7 @@ record!(
     object: true,
     tail: Tail::ItemsAndBytes(
         Item::Extent,
-        Count::Field(core::mem::offset_of!(Pages, extents)),
+        core::mem::offset_of!(Pages, extents),
         core::mem::offset_of!(Pages, fill)
     ),
     check: |chunk, tail| {
@@ -167,7 +166,7 @@ impl Share {
 record!(
     Shared,
     object: true,
-    tail: Tail::Items(Item::Share, Count::Field(core::mem::offset_of!(Shared, count))),
+    tail: Tail::Items(Item::Share, core::mem::offset_of!(Shared, count)),
     check: |_, tail| {
         let shares = <[Share]>::ref_from_bytes(tail).map_err(|_| "the tail has a wrong length")?;
         let mut free = 0;

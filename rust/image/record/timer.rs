@@ -16,7 +16,6 @@ use super::{
     super::layout::{
         ArrayRecord,
         Check,
-        Count,
         Field,
         IdRule,
         Layout,
@@ -181,7 +180,7 @@ impl Timer {
 record!(
     Timers,
     object: false,
-    tail: Tail::Items(Item::Timer, Count::Field(core::mem::offset_of!(Timers, count))),
+    tail: Tail::Items(Item::Timer, core::mem::offset_of!(Timers, count)),
     check: |_, tail| {
         let timers = <[Timer]>::ref_from_bytes(tail).map_err(|_| "the tail has a wrong length")?;
         if !timers.is_sorted_by(|a, b| a.id.get() < b.id.get()) {

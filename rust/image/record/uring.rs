@@ -12,7 +12,6 @@ use super::{
     super::layout::{
         ArrayRecord,
         Check,
-        Count,
         Field,
         IdRule,
         Layout,
@@ -144,7 +143,7 @@ layout! {
 record!(
     UringState,
     object: false,
-    tail: Tail::Items(Item::UringUser, Count::Field(core::mem::offset_of!(UringState, count))),
+    tail: Tail::Items(Item::UringUser, core::mem::offset_of!(UringState, count)),
     check: |state, _| {
         let flags = state.state.get();
         let limits = state.max_bounded.get() | state.max_unbounded.get();

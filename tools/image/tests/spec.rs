@@ -11,7 +11,6 @@ use std::{
 use checkpoint_image::{
     record::*,
     Check,
-    Count,
     Field,
     Frame,
     Header,
@@ -163,25 +162,12 @@ fn kinds() -> String {
             Tail::Mask => "Tail: a set of bits, least significant first, in 1 to 128 words of 8 \
                            bytes."
                 .into(),
-            Tail::Items(item, Count::Fixed(n)) => {
-                format!(
-                    "Tail: {n} times {} ({} bytes each).",
-                    item.name(),
-                    item.size()
-                )
-            }
-            Tail::Items(item, Count::Field(at)) => format!(
+            Tail::Items(item, at) => format!(
                 "Tail: {} ({} bytes each), as many as the field at {at} says.",
                 item.name(),
                 item.size()
             ),
-            Tail::ItemsAndBytes(item, Count::Fixed(n), bytes) => format!(
-                "Tail: {n} times {} ({} bytes each), then as many bytes as the field at {bytes} \
-                 says.",
-                item.name(),
-                item.size()
-            ),
-            Tail::ItemsAndBytes(item, Count::Field(at), bytes) => format!(
+            Tail::ItemsAndBytes(item, at, bytes) => format!(
                 "Tail: {} ({} bytes each), as many as the field at {at} says, then as many bytes \
                  as the field at {bytes} says.",
                 item.name(),

@@ -173,11 +173,17 @@ impl Builder {
     }
 
     pub fn sighand(&mut self) -> u32 {
-        let mut actions = [Action::new_zeroed(); 64];
-        actions[1].handler = 0x40_1000.into();
-        actions[1].flags = 0x0400_0000.into();
-        let sighand = Sighand::new_zeroed();
-        self.object(&sighand, &[actions.as_bytes()])
+        let action = Action {
+            handler: 0x40_1000.into(),
+            flags: 0x0400_0000.into(),
+            signo: 2.into(),
+            ..FromZeros::new_zeroed()
+        };
+        let sighand = Sighand {
+            count: 1.into(),
+            reserved: 0.into(),
+        };
+        self.object(&sighand, &[action.as_bytes()])
     }
 
     pub fn mm(&mut self, exe: u32, vmas: &[Vma]) -> u32 {
