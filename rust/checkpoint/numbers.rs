@@ -32,17 +32,7 @@ pub(crate) struct Bits(pub(crate) &'static [(u32, u32)]);
 impl Bits {
     /// The bits in the image for those of the kernel's, and those that the table does not have.
     pub(crate) fn split(&self, kernel: u32) -> (u32, u32) {
-        let (mut image, mut rest) = (0, kernel);
-        for (bit, of) in self.0 {
-            if rest == 0 {
-                break;
-            }
-            if rest & bit != 0 {
-                image |= of;
-                rest &= !bit;
-            }
-        }
-        (image, rest)
+        translate(self.0.iter().copied(), kernel)
     }
 
     /// The bits in the image, without what the table does not have.
@@ -58,16 +48,21 @@ impl Bits {
 
     /// The kernel's bits for those of the image.
     pub(crate) fn to_kernel(&self, image: u32) -> u32 {
-        let (mut kernel, mut rest) = (0, image);
-        for (bit, of) in self.0 {
-            if rest == 0 {
-                break;
-            }
-            if rest & of != 0 {
-                kernel |= bit;
-                rest &= !of;
-            }
-        }
-        kernel
+        translate(self.0.iter().map(|(bit, of)| (*of, *bit)), image).0
     }
+}
+
+/// What `rows` have for the bits that are set, and those that no row has.
+fn translate(rows: impl Iterator<Item = (u32, u32)>, bits: u32) -> (u32, u32) {
+    let (mut translated, mut rest) = (0, bits);
+    for (from, to) in rows {
+        if rest == 0 {
+            break;
+        }
+        if rest & from != 0 {
+            translated |= to;
+            rest &= !from;
+        }
+    }
+    (translated, rest)
 }
