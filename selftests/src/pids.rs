@@ -9,23 +9,116 @@ use anyhow::{
 };
 use std::fs;
 use std::io;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{
     Child,
     Command, //
 };
-use std::sync::Mutex;
+use std::time::{
+    Duration,
+    Instant, //
+};
 
 const LAST_PID: &str = "/proc/sys/kernel/ns_last_pid";
 
-/// Below this the numbers of a freshly booted guest are in use.
-const FIRST: u32 = 20_000;
+/// The first number of a victim. What all else takes in a long run stays below.
+const FIRST: u32 = 1_000_000;
 
-static CHOOSING: Mutex<()> = Mutex::new(());
+/// Who says which numbers the next tasks get has made this symbolic link. It leads to the number after
+/// which all the others go on, and to what makes it unlike any other.
+const TURN: &str = "/tmp/selftests-choose-pids";
+
+/// So long nobody needs the turn who is alive.
+const ABANDONED: Duration = Duration::from_secs(20);
+
+/// One process at a time says which numbers the next tasks get, and while one does so no tool is
+/// started. Else a number that is meant for one becomes that of another, and what is meant to be the end
+/// of it, the beginning for all that follows.
+struct Turn {
+    /// Where the link leads.
+    token: String,
+    /// Numbers have been chosen.
+    chosen: bool,
+}
+
+impl Turn {
+    /// Waits for it.
+    fn take() -> io::Result<Self> {
+        let mut other: Option<(String, Instant)> = None;
+        let wait = sys::Wait::begin();
+        loop {
+            let last = last_pid();
+            let now = sys::clock(libc::CLOCK_MONOTONIC).map_err(io::Error::other)?;
+            let token = format!("{last} {} {now:?}", std::process::id());
+            match symlink(&token, TURN) {
+                // Another's turn may have ended after it was read.
+                Ok(()) if last_pid() != last => {
+                    fs::remove_file(TURN)?;
+                    continue;
+                }
+                Ok(()) => {
+                    return Ok(Self {
+                        token,
+                        chosen: false,
+                    })
+                }
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+                Err(_) => {}
+            }
+            match (holder(), &other) {
+                (Some(token), Some((seen, since))) if token == *seen => {
+                    if since.elapsed() > ABANDONED {
+                        drop(Self {
+                            token,
+                            chosen: true,
+                        });
+                    }
+                }
+                (token, _) => other = token.map(|token| (token, Instant::now())),
+            }
+            wait.nap();
+        }
+    }
+
+    /// The next task of anybody gets the first free number after `last`. Outside the guest that is not
+    /// permitted, and not needed.
+    fn go_on_after(&mut self, last: u32) {
+        self.chosen = fs::write(LAST_PID, last.to_string()).is_ok();
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // A copy in the memory of a child, or in that of one who was restarted, is none.
+        if holder().as_ref() != Some(&self.token) {
+            return;
+        }
+        if let (true, Some((last, _))) = (self.chosen, self.token.split_once(' ')) {
+            let _ = fs::write(LAST_PID, last);
+        }
+        let _ = fs::remove_file(TURN);
+    }
+}
+
+/// The number that was given out last; 0 if that is not to be known.
+fn last_pid() -> u32 {
+    let text = fs::read_to_string(LAST_PID).unwrap_or_default();
+    text.trim().parse().unwrap_or(0)
+}
+
+/// Whose turn it is.
+fn holder() -> Option<String> {
+    fs::read_link(TURN)
+        .ok()?
+        .into_os_string()
+        .into_string()
+        .ok()
+}
 
 /// Starts `command` under a number that is none of those for victims.
 pub(crate) fn spawn(command: &mut Command) -> Result<Child> {
-    let _choosing = CHOOSING.lock().unwrap_or_else(|e| e.into_inner());
+    let _turn = Turn::take().context(TURN)?;
     command
         .spawn()
         .with_context(|| format!("start {command:?}"))
@@ -34,22 +127,16 @@ pub(crate) fn spawn(command: &mut Command) -> Result<Child> {
 /// Starts `command` under a number that no victim had before, on this boot or the last. Everything
 /// else goes on where it was, so numbers of dead victims are not handed out again.
 pub(crate) fn spawn_high(command: &mut Command, counter: &Path) -> Result<Child> {
-    let _choosing = CHOOSING.lock().unwrap_or_else(|e| e.into_inner());
+    let mut turn = Turn::take().context(TURN)?;
     let next: u32 = match fs::read_to_string(counter) {
         Ok(text) => text.trim().parse().context("counter of pids")?,
         Err(e) if e.kind() == io::ErrorKind::NotFound => FIRST,
         Err(e) => return Err(e).context("counter of pids"),
     };
-    let low = fs::read_to_string(LAST_PID);
-    // Not permitted outside the guest, where only victims that are never checkpointed run.
-    let chosen = fs::write(LAST_PID, next.to_string()).is_ok();
+    turn.go_on_after(next);
     let child = command
         .spawn()
-        .with_context(|| format!("start {command:?}"));
-    if let (true, Ok(low)) = (chosen, low) {
-        fs::write(LAST_PID, low.trim()).context(LAST_PID)?;
-    }
-    let child = child?;
+        .with_context(|| format!("start {command:?}"))?;
     fs::write(counter, (child.id().max(next) + ROOM as u32).to_string())?;
     Ok(child)
 }
@@ -57,28 +144,25 @@ pub(crate) fn spawn_high(command: &mut Command, counter: &Path) -> Result<Child>
 /// Threads and children of a victim take the numbers that follow its own, so many at most.
 const ROOM: i32 = 200;
 
-/// While this exists, the next tasks get the numbers that follow that of this process.
-pub struct NumbersThatFollow(Option<String>);
-
-impl NumbersThatFollow {
-    /// Outside the guest that is not permitted, and not needed.
-    pub fn choose() -> Self {
-        let low = fs::read_to_string(LAST_PID).ok();
-        let chosen = fs::write(LAST_PID, std::process::id().to_string()).is_ok();
-        Self(low.filter(|_| chosen))
-    }
+/// While this exists, the next tasks get the numbers that follow that of this process. Nobody can be
+/// checkpointed meanwhile, as tools are started by turns, too.
+pub struct NumbersThatFollow {
+    _turn: Option<Turn>,
 }
 
-impl Drop for NumbersThatFollow {
-    fn drop(&mut self) {
-        if let Some(low) = &self.0 {
-            let _ = fs::write(LAST_PID, low.trim());
+impl NumbersThatFollow {
+    /// Waits until nobody else does so.
+    pub fn choose() -> Self {
+        let mut turn = Turn::take().ok();
+        if let Some(turn) = &mut turn {
+            turn.go_on_after(std::process::id());
         }
+        Self { _turn: turn }
     }
 }
 
 /// Waits until this process has no child any more, and reads their status.
-pub(crate) fn reap_children(limit: std::time::Duration) -> bool {
+pub(crate) fn reap_children(limit: Duration) -> bool {
     sys::until(limit, || loop {
         // SAFETY: no status is asked for.
         match unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } {
@@ -91,7 +175,7 @@ pub(crate) fn reap_children(limit: std::time::Duration) -> bool {
 
 /// Waits until the children of the victim `root`, which is dead, are gone as well, and reads the
 /// status of those that came to this process.
-pub(crate) fn reap_orphans(root: i32, limit: std::time::Duration) -> Result<bool> {
+pub(crate) fn reap_orphans(root: i32, limit: Duration) -> Result<bool> {
     let mut result = Ok(());
     let gone = sys::until(limit, || {
         // A kernel thread may have got one of the numbers.
@@ -177,6 +261,6 @@ pub fn a_kernel_thread() -> Result<Option<i32>> {
 }
 
 /// Waits until no process has this number.
-pub(crate) fn gone(pid: i32, limit: std::time::Duration) -> bool {
+pub(crate) fn gone(pid: i32, limit: Duration) -> bool {
     sys::until(limit, || !Path::new(&format!("/proc/{pid}")).exists())
 }

@@ -79,13 +79,14 @@ fn children(v: &Victim) -> Result<()> {
 }
 
 /// Each process has one child, for which it waits.
-fn link(v: &Victim, left: u32) -> Result<()> {
+fn link(v: &Victim, left: u32, numbers: &mut Option<NumbersThatFollow>) -> Result<()> {
     if left == 0 {
+        *numbers = None;
         v.ready()?;
         sleeps(v);
         return Ok(());
     }
-    let child = Process::fork(|| i32::from(link(v, left - 1).is_err()))?;
+    let child = Process::fork(|| i32::from(link(v, left - 1, numbers).is_err()))?;
     let pid = child.pid;
     mem::forget(child);
     let mut status = 0;
@@ -95,9 +96,9 @@ fn link(v: &Victim, left: u32) -> Result<()> {
 }
 
 fn chain(v: &Victim) -> Result<()> {
-    let _numbers = NumbersThatFollow::choose();
+    let mut numbers = Some(NumbersThatFollow::choose());
     let left = number(v)?;
-    link(v, left)
+    link(v, left, &mut numbers)
 }
 
 fn threads(v: &Victim) -> Result<()> {

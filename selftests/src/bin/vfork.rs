@@ -175,8 +175,6 @@ fn signal_meanwhile(v: &Victim) -> Result<()> {
 fn parent_is_a_child(v: &Victim) -> Result<()> {
     let numbers = NumbersThatFollow::choose();
     let mut middle = Process::fork(|| {
-        // The parent has given up its choice by then.
-        sys::nap(Duration::from_millis(50));
         let result = vfork(v, CLONE_VM, || 4).and_then(|(pid, left)| {
             same("what the child left", pid, left)?;
             check(pid, 4)
