@@ -7,8 +7,10 @@ import time
 from terminal import Terminal
 
 # Counts until it is told to stop. Not for sh, which starts programs by vfork(2): a child that is stopped
-# in the middle of that keeps its parent from stopping.
-COUNT = "i=0; until [ -e $1.stop ]; do echo $i; i=$((i + 1)); sleep 0.03; done > $1"
+# in the middle of that keeps its parent from stopping. By itself bash survives an interrupt that comes
+# while its child is about to end well.
+COUNT = """trap 'trap - INT; kill -INT $$' INT
+i=0; until [ -e $1.stop ]; do echo $i; i=$((i + 1)); sleep 0.03; done > $1"""
 
 shell = Terminal("bash", "--norc", "--noprofile")
 
