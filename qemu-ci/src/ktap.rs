@@ -71,9 +71,12 @@ pub struct Parser {
     levels: Vec<Level>,
     started: bool,
     bailed_out: bool,
-    /// The last diagnostic line since the last result.
-    diagnostic: Option<String>,
+    /// The diagnostic lines since the last result.
+    diagnostics: Vec<String>,
 }
+
+/// So many of them are kept.
+const DIAGNOSTICS: usize = 100;
 
 /// A line that means something.
 enum Line<'a> {
@@ -111,7 +114,9 @@ impl Parser {
     pub fn line(&mut self, line: &str) {
         let text = line.trim_start();
         let Some(meaning) = parse(text) else {
-            self.diagnostic = text.strip_prefix("# ").map(str::to_owned).or(self.diagnostic.take());
+            if let Some(text) = text.strip_prefix("# ").filter(|_| self.diagnostics.len() < DIAGNOSTICS) {
+                self.diagnostics.push(text.to_owned());
+            }
             return;
         };
         let indent = line.len() - text.len();
@@ -176,10 +181,10 @@ impl Parser {
         // A test whose subtests are none is a leaf.
         let failed_below = subtests.filter(|level| level.results + level.failed > 0).map(|level| level.failed);
         let mut failed = 0;
-        let diagnostic = self.diagnostic.take();
+        let diagnostics = std::mem::take(&mut self.diagnostics).join("\n");
         if !ok && failed_below.unwrap_or(0) == 0 {
-            let reason = directive.map(str::to_owned).or(diagnostic);
-            self.report.fail(reason.map_or_else(|| label.clone(), |reason| format!("{label}: {reason}")));
+            let reason = directive.unwrap_or(&diagnostics);
+            self.report.fail(if reason.is_empty() { label.clone() } else { format!("{label}: {reason}") });
             failed = 1;
         } else if failed_below.is_none() && skipped {
             self.report.totals.skipped += 1;
@@ -242,10 +247,10 @@ mod tests {
     fn flat() {
         let report = read(
             "boot noise\nok 7 noise\nKTAP version 1\n1..4\n# note\nok 1 a\nnot ok 2 - b # why\n\
-             ok 3 c # SKIP no hugetlb\n# wrong size\nnot ok 4 d\n",
+             ok 3 c # SKIP no hugetlb\n# wrong size\n# of it\nnot ok 4 d\n",
         );
         assert_eq!(report.totals, totals(1, 2, 1));
-        assert_eq!(report.failures, ["b: why", "d: wrong size"]);
+        assert_eq!(report.failures, ["b: why", "d: wrong size\nof it"]);
     }
 
     #[test]

@@ -102,7 +102,7 @@ pub fn test(ctx: &Context, options: &Options) -> bool {
     if !results.failures.is_empty() {
         ui::say("\nWhat failed:");
         for failure in &results.failures {
-            ui::say(&format!("  {failure}"));
+            ui::say(&format!("  {}", failure.replace('\n', "\n    ")));
         }
     }
     ui::say(&results.totals.to_string());
