@@ -21,9 +21,9 @@
 //! Of the others, those in different lines are never held together; within a line the left one is
 //! taken first:
 //!
-//! - Memory: inode lock of an image that pages are given to; `mmap_lock` of one address space, that of another which gets pages of it, then
-//!   `anon_vma` lock or page table locks. Huge pages have the same; those that are shared, what
-//!   fallocate(2) takes.
+//! - Memory: inode lock of an image that pages are given to; `mmap_lock` of one address space, that
+//!   of another which gets pages of it, then `anon_vma` lock or page table locks. Huge pages have
+//!   the same; those that are shared, what fallocate(2) takes.
 //! - Tasks: `tasklist_lock`, then `ctrl.lock` of a terminal. `task_lock()`, then `file_lock` of a
 //!   descriptor table or `seq` of a working directory. The lock of a POSIX timer, then `siglock`.
 //! - Files: the mutex of a pipe. `mtx`, then `lock` of an epoll instance. `wqh.lock` of an eventfd
@@ -88,6 +88,7 @@ mod seccomp;
 mod shmem;
 mod sighand;
 mod signals;
+mod sort;
 mod stream;
 mod task;
 mod timers;

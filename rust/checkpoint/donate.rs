@@ -32,6 +32,7 @@ use crate::{
         Report, //
     },
     save::Memory,
+    sort,
     stream::Stream, //
 };
 
@@ -73,7 +74,7 @@ impl Donation {
                 spared.push(mm, GFP_KERNEL)?;
             }
         }
-        spared.as_mut_slice().sort_unstable();
+        sort::by_key(&mut spared, |mm| *mm);
         Ok(Some(Self {
             spared,
             runs: KVVec::new(),

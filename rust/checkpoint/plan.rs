@@ -99,6 +99,7 @@ use crate::{
     },
     seccomp,
     shmem,
+    sort,
     stream::{
         interrupted,
         resize,
@@ -602,7 +603,7 @@ impl Blueprint {
             }
             self.records.push(record, GFP_KERNEL_ACCOUNT)?;
         }
-        self.by_tid.as_mut_slice().sort_unstable();
+        sort::by_key(&mut self.by_tid, |entry| *entry);
         let twice = |pair: &[(Pid, usize)]| matches!(pair, [a, b] if a.0 == b.0);
         if self.by_tid.windows(2).any(twice) {
             return Err(EINVAL);
@@ -1253,7 +1254,7 @@ impl Blueprint {
                 }
             }
         }
-        groups.as_mut_slice().sort_unstable();
+        sort::by_key(&mut groups, |group| *group);
         possible &= !groups
             .windows(2)
             .any(|pair| matches!(pair, [a, b] if a.0 == b.0 && a.1 != b.1));
@@ -1264,7 +1265,7 @@ impl Blueprint {
             );
             return Err(EINVAL);
         }
-        numbers.as_mut_slice().sort_unstable();
+        sort::by_key(&mut numbers, |number| *number);
         let mut result = Ok(());
         let mut last = 0;
         for id in numbers
@@ -1300,7 +1301,7 @@ impl Blueprint {
             }
             children.push(child, GFP_KERNEL)?;
         }
-        children.as_mut_slice().sort_unstable();
+        sort::by_key(&mut children, |child| *child);
         if children
             .windows(2)
             .any(|pair| matches!(pair, [a, b] if a == b))

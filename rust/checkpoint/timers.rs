@@ -41,7 +41,8 @@ use crate::{
     },
     numbers::Numbers,
     report::Place,
-    save::Saver, //
+    save::Saver,
+    sort, //
 };
 
 /// The clocks that do not count CPU time, by their numbers in the image.
@@ -203,8 +204,7 @@ pub(crate) fn save(saver: &mut Saver<'_>, leader: &Held, id: u32) -> Result {
         }
         timers.push(to_record(&state, clock, own)?, GFP_KERNEL)?;
     }
-    let timers = timers.as_mut_slice();
-    timers.sort_unstable_by_key(|timer: &Timer| timer.id.get());
+    sort::by_key(&mut timers, |timer: &Timer| timer.id.get());
     let mut chosen = false;
     // SAFETY: `leader` keeps its task, which keeps its `signal`.
     let next = unsafe { bindings::checkpoint_timer_ids(leader.as_raw(), &mut chosen) };

@@ -57,6 +57,7 @@ use crate::{
         Later,
         Saver, //
     },
+    sort, //
 };
 
 /// Most items of one record.
@@ -151,7 +152,7 @@ impl Items {
         }
         let ready = items.iter().take_while(|item| item.ready).count();
         if let Some(others) = items.get_mut(ready..) {
-            others.sort_unstable_by_key(|item| item.fd);
+            sort::by_key(others, |item| item.fd);
         }
         Ok(Self(items))
     }

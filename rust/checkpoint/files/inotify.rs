@@ -37,7 +37,8 @@ use crate::{
         Place,
         Report, //
     },
-    save::Saver, //
+    save::Saver,
+    sort, //
 };
 
 /// Bits of inotify_add_watch(2) and of events, and their bits in the image.
@@ -136,7 +137,7 @@ impl Watches {
                 Ok(usize::try_from(count)?)
             })
         }?;
-        watches.sort_unstable_by_key(|watch| watch.wd);
+        sort::by_key(&mut watches, |watch| watch.wd);
         Ok(Self(watches))
     }
 }

@@ -56,7 +56,8 @@ use crate::{
         Stage, //
     },
     report::Place,
-    save::Saver, //
+    save::Saver,
+    sort, //
 };
 
 pub(crate) mod device;
@@ -350,7 +351,7 @@ pub(crate) fn save(saver: &mut Saver<'_>, held: &Held) -> Result<Option<u32>> {
     let id = saver.object(&record, &[fds.as_bytes()])?;
     saver.objects.insert(Class::Files, table, id)?;
     let mut done: Option<u32> = None;
-    locked.sort_unstable_by_key(|(_, file)| *file);
+    sort::by_key(&mut locked, |(_, file)| *file);
     for (file, file_id) in locked.iter() {
         // Several descriptors may be one open file.
         if done.replace(*file_id) != Some(*file_id) {

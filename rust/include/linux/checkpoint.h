@@ -43,6 +43,7 @@
 #include <linux/sched/task_stack.h>
 #include <linux/seccomp.h>
 #include <linux/shmem_fs.h>
+#include <linux/sort.h>
 #include <linux/syscalls.h>
 #include <linux/task_work.h>
 #include <linux/time_namespace.h>
