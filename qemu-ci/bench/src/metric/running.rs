@@ -44,22 +44,31 @@ pub fn disturbance(options: &Options) -> Result<()> {
     let size = if options.quick { 64 } else { 256 };
     let mut drain = Duration::ZERO;
     for engine in options.engines_but_tools() {
-        let life = Life::start("writer", size)?;
-        let images = empty(Path::new(IMAGES))?;
-        life.forget()?;
-        let done = engine.checkpoint(life.pid, images);
-        let seen = life.watch()?;
-        if let (Engine::Calls, Ok(done)) = (engine, &done) {
-            drain = done.total;
-        }
-        let who = engine.name();
-        figure(&format!("M15/writes/{size}/{who}"), done.and_then(|_| Ok(vec![seen.p999()?])))?;
+        let samples: Result<_> = (0..options.many_runs())
+            .map(|_| {
+                let life = Life::start("writer", size)?;
+                let images = empty(Path::new(IMAGES))?;
+                life.forget()?;
+                let done = engine.checkpoint(life.pid, images);
+                let seen = life.watch()?;
+                if let (Engine::Calls, Ok(done)) = (engine, &done) {
+                    drain = done.total;
+                }
+                done.and_then(|_| seen.p999())
+            })
+            .collect();
+        figure(&format!("M15/writes/{size}/{}", engine.name()), samples)?;
     }
-    let life = Life::start("writer", size)?;
-    life.forget()?;
-    life.poke()?;
-    sys::nap(drain);
-    figure(&format!("M15/writes/{size}/limit"), life.watch()?.p999().map(|ns| vec![ns]))
+    let samples: Result<_> = (0..options.many_runs())
+        .map(|_| {
+            let life = Life::start("writer", size)?;
+            life.forget()?;
+            life.poke()?;
+            sys::nap(drain);
+            life.watch()?.p999()
+        })
+        .collect();
+    figure(&format!("M15/writes/{size}/limit"), samples)
 }
 
 /// M16: one checkpoint after the other, a hundredth of the pages written in between.
