@@ -377,6 +377,23 @@ impl<'a> Bench<'a> {
         self.begin_with(case.name, command)
     }
 
+    /// Checkpoints the victim `name` again and again while it works; every other time it goes on from
+    /// the image.
+    pub fn over_and_over(&self, name: &str) -> Result<()> {
+        let mut life = self.start(name)?;
+        let image = self.path("image");
+        for turn in 0..if self.long { 200 } else { 20 } {
+            life.settle(Duration::from_millis(10))?;
+            if turn % 2 == 0 {
+                life.checkpoint_and_kill(&image)?;
+                life.restart_detached(&image, &[])?;
+            } else {
+                life.checkpoint(&[], &image)?;
+            }
+        }
+        life.passes()
+    }
+
     /// Starts the victim `name` by a command of the caller.
     pub fn start_with(&self, name: &str, command: Command) -> Result<Life<'_>> {
         self.begin_with(name, command)?

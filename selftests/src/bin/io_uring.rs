@@ -29,6 +29,11 @@ use selftests::{
     Task, //
 };
 use std::cell::Cell;
+use std::collections::VecDeque;
+use std::ffi::{
+    CStr,
+    CString, //
+};
 use std::fs;
 use std::io;
 use std::os::fd::{
@@ -36,6 +41,7 @@ use std::os::fd::{
     OwnedFd,
     RawFd, //
 };
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{
@@ -119,6 +125,10 @@ const SUITE: Suite = Suite {
     ],
     customs: &[
         Custom {
+            name: "opening",
+            run: |b| b.over_and_over("opening"),
+        },
+        Custom {
             name: "not-allowed",
             run: not_allowed,
         },
@@ -135,6 +145,7 @@ const SUITE: Suite = Suite {
             run: used_outside,
         },
     ],
+    victims: &[Case::new("opening", opening)],
     // The numbers that follow are those of one victim.
     jobs: 1,
     ..Suite::new("io_uring")
@@ -162,6 +173,8 @@ const ENTER_REGISTERED_RING: u32 = 1 << 4;
 
 const OP_NOP: u8 = 0;
 const OP_TIMEOUT: u8 = 11;
+const OP_OPENAT: u8 = 18;
+const OP_CLOSE: u8 = 19;
 const OP_READ: u8 = 22;
 const OP_WRITE: u8 = 23;
 const OP_MSG_RING: u8 = 40;
@@ -254,6 +267,25 @@ impl Entry {
             fd,
             addr: buf.as_mut_ptr() as u64,
             len: buf.len() as u32,
+            user_data,
+            ..Self::default()
+        }
+    }
+
+    fn open(path: &CStr, user_data: u64) -> Self {
+        Self {
+            opcode: OP_OPENAT,
+            fd: libc::AT_FDCWD,
+            addr: path.as_ptr() as u64,
+            user_data,
+            ..Self::default()
+        }
+    }
+
+    fn close(fd: RawFd, user_data: u64) -> Self {
+        Self {
+            opcode: OP_CLOSE,
+            fd,
             user_data,
             ..Self::default()
         }
@@ -413,6 +445,25 @@ impl Ring {
         self.prepare(entry);
         self.submit(1)?;
         self.reap().context("no completion")
+    }
+
+    /// Has workers do all of `entries`, and looks again and again for what comes of them, in the order
+    /// of their data.
+    fn work(&self, entries: &[Entry]) -> Result<Vec<Completion>> {
+        for entry in entries {
+            self.prepare(Entry {
+                flags: entry.flags | SQE_ASYNC,
+                ..*entry
+            });
+        }
+        self.submit(0)?;
+        let mut all = Vec::new();
+        while all.len() < entries.len() {
+            all.extend(self.reap());
+            thread::yield_now();
+        }
+        all.sort_by_key(|done| done.user_data);
+        Ok(all)
     }
 
     /// Requires that all kinds of requests work: those that are done at once, those that wait, and
@@ -738,19 +789,9 @@ fn busy(v: &Victim) -> Result<()> {
     let mut pass_on = || -> Result<()> {
         number += 1;
         let bytes = number.to_ne_bytes();
-        let mut read = Entry::read(from.as_raw_fd(), &mut got, number);
-        let mut write = Entry::write(to.as_raw_fd(), &bytes, !number);
-        read.flags = SQE_ASYNC;
-        write.flags = SQE_ASYNC;
-        ring.prepare(read);
-        ring.prepare(write);
-        ring.submit(0)?;
-        let mut both = Vec::new();
-        while both.len() < 2 {
-            both.extend(ring.reap());
-            thread::yield_now();
-        }
-        both.sort_by_key(|done| done.user_data);
+        let read = Entry::read(from.as_raw_fd(), &mut got, number);
+        let write = Entry::write(to.as_raw_fd(), &bytes, !number);
+        let both = ring.work(&[read, write])?;
         same("both", vec![done(number, 8), done(!number, 8)], both)?;
         same("what was passed on", bytes, got)
     };
@@ -760,6 +801,45 @@ fn busy(v: &Victim) -> Result<()> {
     }
     for _ in 0..20 {
         pass_on()?;
+    }
+    ring.works(number)
+}
+
+/// Workers open and close files. What is open is what completions say.
+fn opening(v: &Victim) -> Result<()> {
+    let ring = Ring::new(8, 0)?;
+    let path = v.path("file");
+    fs::write(&path, b"what it says")?;
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut open: VecDeque<(RawFd, i64)> = VecDeque::new();
+    let mut number = 0u64;
+    let mut turn = || -> Result<()> {
+        number += 1;
+        let mut entries = vec![Entry::open(&path, number)];
+        if open.len() == 5 {
+            let (oldest, _) = open.pop_front().context("there are some")?;
+            entries.push(Entry::close(oldest, !number));
+        }
+        let all = ring.work(&entries)?;
+        let fd = all.first().context("there is one")?.res;
+        ensure!(fd > 0 && all.iter().skip(1).all(|c| c.res == 0), "{all:?}");
+        let at = (number % 12) as i64;
+        // SAFETY: no memory is involved, and the descriptor is the victim's.
+        cvt(unsafe { libc::lseek(fd, at, libc::SEEK_SET) })?;
+        open.push_back((fd, at));
+        for (fd, at) in &open {
+            // SAFETY: as above.
+            let found = unsafe { libc::lseek(*fd, 0, libc::SEEK_CUR) };
+            same("position", (*fd, *at), (*fd, found))?;
+        }
+        Ok(())
+    };
+    v.ready()?;
+    while !v.told() {
+        turn()?;
+    }
+    for _ in 0..20 {
+        turn()?;
     }
     ring.works(number)
 }

@@ -21,7 +21,6 @@ use selftests::sys::{
 };
 use selftests::unix;
 use selftests::{
-    Bench,
     NumbersThatFollow,
     Process, //
 };
@@ -43,11 +42,11 @@ const SUITE: Suite = Suite {
     customs: &[
         Custom {
             name: "data",
-            run: |b| over_and_over(b, "all-data"),
+            run: |b| b.over_and_over("all-data"),
         },
         Custom {
             name: "locks",
-            run: |b| over_and_over(b, "all-locks"),
+            run: |b| b.over_and_over("all-locks"),
         },
     ],
     victims: &[
@@ -398,19 +397,4 @@ fn all_locks(v: &Victim) -> Result<()> {
         ensure!(!words[2..].contains(&0), "{name}: one never had it");
     }
     Ok(())
-}
-
-fn over_and_over(b: &Bench<'_>, victim: &str) -> Result<()> {
-    let mut life = b.start(victim)?;
-    let image = b.path("image");
-    for turn in 0..if b.long { 200 } else { 20 } {
-        life.settle(Duration::from_millis(10))?;
-        if turn % 2 == 0 {
-            life.checkpoint_and_kill(&image)?;
-            life.restart_detached(&image, &[])?;
-        } else {
-            life.checkpoint(&[], &image)?;
-        }
-    }
-    life.passes()
 }
