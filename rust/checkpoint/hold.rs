@@ -51,6 +51,7 @@ use kernel::macros::export;
 
 use crate::{
     access,
+    registers::Stack,
     report::{
         Place,
         Report, //
@@ -91,6 +92,8 @@ pub(crate) struct Held {
     pid: Pid,
     tgid: Pid,
     still: Still,
+    /// Whoever has a stack keeps it, even if it is killed while it is looked at.
+    _stack: Option<Stack>,
 }
 
 impl Held {
@@ -444,6 +447,10 @@ impl Stopping {
             let Some(still) = Self::state(task) else {
                 return Ok(None);
             };
+            let stack = Stack::keep(task);
+            if stack.is_none() && still != Still::Zombie {
+                return Ok(None);
+            }
             let pid = tid(task);
 
             if let Err(e) = Self::untraced(task, report) {
@@ -463,6 +470,7 @@ impl Stopping {
                     pid,
                     tgid: pid_of(task, bindings::pid_type_PIDTYPE_TGID),
                     still,
+                    _stack: stack,
                 },
                 GFP_KERNEL,
             )?;

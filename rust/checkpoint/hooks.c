@@ -221,6 +221,12 @@ int checkpoint_wait_parked(struct task_struct *task)
 	return 0;
 }
 
+/* Whether @task has been killed, and dies or is dead. */
+bool checkpoint_is_killed(struct task_struct *task)
+{
+	return (READ_ONCE(task->flags) & PF_EXITING) || __fatal_signal_pending(task);
+}
+
 /* Wait, killably, until @task, which has been sent SIGKILL, is dead. */
 void checkpoint_wait_dead(struct task_struct *task)
 {
@@ -631,6 +637,13 @@ void checkpoint_set_restore_sigmask(struct task_struct *task)
 	task->restore_sigmask = true;
 }
 
+/* Keep the kernel stack of @task, if it has one still, until put_task_stack(). */
+bool checkpoint_get_stack(struct task_struct *task)
+{
+	return try_get_task_stack(task);
+}
+
+/* The caller keeps the kernel stack of @task, or is that. */
 struct pt_regs *checkpoint_pt_regs(struct task_struct *task)
 {
 	return task_pt_regs(task);

@@ -6,7 +6,8 @@
 //! stand still, and loaded into tasks that are parked in the kernel, by the coordinator: the kernel
 //! does not let a task load its own.
 //!
-//! No locks: whoever is read or written to is off its CPU.
+//! No locks: whoever is read or written to is off its CPU. It may be killed all the same, and give up
+//! its kernel stack, where the general registers are, while others refer to it: see [`Stack`].
 
 use core::{
     mem::size_of,
@@ -16,7 +17,9 @@ use core::{
 use kernel::{
     bindings,
     error::to_result,
-    prelude::*, //
+    prelude::*,
+    sync::aref::ARef,
+    task::Task, //
 };
 
 use zerocopy::{
@@ -57,11 +60,35 @@ const HEADER_LEN: usize = 64;
 /// x87 and SSE, whose state is in the legacy area.
 const LEGACY_FEATURES: u64 = 0b11;
 
+/// The kernel stack of a task, which stays even if that dies.
+///
+/// # Invariants
+///
+/// This object has a reference to the task and one to its stack.
+pub(crate) struct Stack(ARef<Task>);
+
+impl Stack {
+    /// Keeps the stack of `task`, unless it has none any more.
+    pub(crate) fn keep(task: &Task) -> Option<Self> {
+        // SAFETY: `task` is valid.
+        let kept = unsafe { bindings::checkpoint_get_stack(task.as_ptr()) };
+        // INVARIANT: The reference to the stack was taken just now.
+        kept.then(|| Self(task.into()))
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::put_task_stack(self.0.as_ptr()) };
+    }
+}
+
 /// The register set of a type of note in core files.
 ///
 /// # Safety
 ///
-/// `task` is valid and does not run.
+/// `task` is valid and does not run, unless it dies; its stack is kept.
 unsafe fn regset(
     task: *mut bindings::task_struct,
     note: u32,
@@ -80,7 +107,7 @@ unsafe fn regset(
 ///
 /// # Safety
 ///
-/// `task` is valid and does not run.
+/// As for [`regset`].
 unsafe fn get(task: *mut bindings::task_struct, note: u32) -> Result<Option<KVVec<u8>>> {
     // SAFETY: By the safety requirement.
     let Some(set) = (unsafe { regset(task, note) }) else {
@@ -105,7 +132,7 @@ unsafe fn get(task: *mut bindings::task_struct, note: u32) -> Result<Option<KVVe
 ///
 /// # Safety
 ///
-/// `task` is valid, not the current one, and does not run.
+/// As for [`regset`], and `task` is not the current one.
 unsafe fn set(task: *mut bindings::task_struct, note: u32, bytes: &[u8]) -> Result {
     // SAFETY: By the safety requirement.
     let set = unsafe { regset(task, note) }.ok_or(ENODEV)?;
@@ -125,7 +152,7 @@ unsafe fn set(task: *mut bindings::task_struct, note: u32, bytes: &[u8]) -> Resu
 
 /// Whether `held` was interrupted in a call that goes on by restart_syscall(2).
 pub(crate) fn asks_for_restart(held: &Held) -> bool {
-    // SAFETY: `held` keeps its task, which stands still in the kernel.
+    // SAFETY: `held` keeps its task, which stands still in the kernel, and its stack.
     unsafe {
         let regs = bindings::checkpoint_pt_regs(held.as_raw());
         (*regs).orig_ax != usize::MAX
@@ -135,7 +162,7 @@ pub(crate) fn asks_for_restart(held: &Held) -> bool {
 
 /// Saves the registers of `held`, which is task number `task`.
 pub(crate) fn save(saver: &mut Saver<'_>, held: &Held, task: u32) -> Result {
-    // SAFETY: `held` keeps its task, which stands still.
+    // SAFETY: `held` keeps its task, which stands still, and its stack.
     let general = unsafe { get(held.as_raw(), bindings::NT_PRSTATUS) }?.ok_or(EIO)?;
     let mut record = Registers {
         task: task.into(),
@@ -283,7 +310,7 @@ pub(crate) fn check_general(record: &Registers) -> Result {
 ///
 /// # Safety
 ///
-/// `task` is valid, not the current one, and does not run.
+/// As for [`set`].
 pub(crate) unsafe fn restore_general(
     task: *mut bindings::task_struct,
     record: &Registers,
@@ -313,7 +340,7 @@ pub(crate) unsafe fn restore_general(
 ///
 /// # Safety
 ///
-/// `task` is valid, not the current one, and does not run.
+/// As for [`set`].
 pub(crate) unsafe fn restore_extended<'a>(
     task: *mut bindings::task_struct,
     records: impl Iterator<Item = (&'a Xstate, &'a [u8])>,

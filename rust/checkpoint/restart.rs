@@ -53,7 +53,10 @@ use kernel::{
         Arc,
         Completion, //
     },
-    task::Pid,
+    task::{
+        Pid,
+        Task, //
+    },
     types::Opaque, //
 };
 
@@ -90,7 +93,10 @@ use crate::{
         Supplied, //
     },
     process,
-    registers,
+    registers::{
+        self,
+        Stack, //
+    },
     report::{
         Place,
         Report, //
@@ -599,19 +605,22 @@ impl Tree {
     fn load_registers(&self, report: &mut Report) -> Result {
         for living in self.living() {
             let (index, task) = living?;
+            // SAFETY: The member holds a reference to its task.
+            let stack = Stack::keep(unsafe { task.cast::<Task>().as_ref() });
             let task = task.as_ptr();
-            // SAFETY: The member holds a reference to its task. It is parked, so that it is off its
-            // CPU when the wait ends; it never runs before `go`, except to die.
-            let loaded = unsafe {
-                to_result(bindings::checkpoint_wait_parked(task))?;
-                registers::restore_general(task, self.blueprint.registers(index)?)
-                    .and_then(|()| registers::restore_extended(task, self.blueprint.xstate(index)))
+            let load = |_kept: Stack| {
+                let general = self.blueprint.registers(index)?;
+                // SAFETY: The member holds a reference to its task. It is parked, so that it is off
+                // its CPU when the wait ends; it never runs before `go`, except to die. Its stack is
+                // kept.
+                unsafe {
+                    to_result(bindings::checkpoint_wait_parked(task))?;
+                    registers::restore_general(task, general)?;
+                    registers::restore_extended(task, self.blueprint.xstate(index))
+                }
             };
-            loaded.inspect_err(|err| {
-                report.problem(
-                    Place::Task(self.blueprint.task(index).map_or(0, |task| task.tid.get())),
-                    fmt!("registers: {err:?}"),
-                );
+            stack.ok_or(ESRCH).and_then(load).inspect_err(|err| {
+                report.problem(self.place(index), fmt!("registers: {err:?}"));
             })?;
         }
         Ok(())
@@ -909,6 +918,21 @@ impl Tree {
         .map(Some)
     }
 
+    /// What task number `index` is called in messages.
+    fn place(&self, index: usize) -> Place {
+        Place::Task(self.blueprint.task(index).map_or(0, |task| task.tid.get()))
+    }
+
+    /// Names those that somebody else has killed, which may be why the restart has failed.
+    fn name_killed(&self, report: &mut Report) {
+        for (index, task) in self.living().flatten() {
+            // SAFETY: The member holds a reference to its task.
+            if unsafe { bindings::checkpoint_is_killed(task.as_ptr()) } {
+                report.problem(self.place(index), fmt!("was killed during the restart"));
+            }
+        }
+    }
+
     /// Makes all tasks die, and waits until they have.
     fn abort(&self) {
         self.aborted.store(true, Ordering::Release);
@@ -943,8 +967,7 @@ impl Tree {
         wait_killable(&step.done)?;
         for (index, member) in self.members.iter().enumerate() {
             member.result().inspect_err(|err| {
-                let tid = self.blueprint.task(index).map_or(0, |task| task.tid.get());
-                report.problem(Place::Task(tid), fmt!("cannot be {what}: {err:?}"));
+                report.problem(self.place(index), fmt!("cannot be {what}: {err:?}"));
             })?;
         }
         Ok(())
@@ -1194,6 +1217,7 @@ pub(crate) fn run(
             hold,
         }),
         Err(err) => {
+            tree.name_killed(report);
             tree.abort();
             Err(err)
         }

@@ -515,8 +515,10 @@ pub(crate) fn capture(
     };
     aio::drain(&mut saver, hold)?;
     let save_files = flags & u64::from(bindings::CHECKPOINT_SAVE_FILES) != 0;
-    saver.tree(hold.tasks(), save_files)?;
+    let saved = saver.tree(hold.tasks(), save_files);
+    // Whoever was killed meanwhile is named.
     hold.verify(saver.report)?;
+    saved?;
     if saver.report.count() != problems {
         return Err(EOPNOTSUPP);
     }

@@ -541,6 +541,18 @@ pub mod checkpoint {
             Ok(Self(owned(fd as libc::c_int)?))
         }
 
+        /// Asks what would be in the way of an image.
+        pub fn check(&self) -> io::Result<()> {
+            let args = Args {
+                flags: HELD | CHECK,
+                target: self.0.as_raw_fd(),
+                fd: -1,
+                log_fd: -1,
+                ..Args::default()
+            };
+            call(&args, mem::size_of::<Args>()).map(drop)
+        }
+
         fn op(&self, request: libc::c_ulong) -> io::Result<()> {
             // SAFETY: the requests take no argument.
             cvt(unsafe { libc::ioctl(self.0.as_raw_fd(), request, 0) }).map(drop)

@@ -477,8 +477,12 @@ fn sigkill_passes(b: &Bench<'_>) -> Result<()> {
     let mut w = Watched::start(b, "tree")?;
     let hold = w.hold(LEASE)?;
     w.stands()?;
+    hold.check()?;
     kill(w.life.pid, libc::SIGKILL)?;
     killed(w.life.reap()?)?;
+    // Nothing is saved of who is gone, though the hold refers to it.
+    let checked = hold.check();
+    ensure!(sys::fails_with(checked, libc::ESRCH), "it is saved");
     // The children are held still; they go on and end by themselves.
     drop(hold);
     w.life.tell()?;

@@ -1,20 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! A tree that forks, ends, signals and makes threads as fast as it can, checkpointed at random
-//! moments: each time all of it comes back, with no child and no signal lost or doubled.
+//! moments: each time all of it comes back, with no child and no signal lost or doubled. And trees of
+//! which some are killed while they are saved, or made: all or nothing comes of that.
 
+use selftests::epoll::Epoll;
 use selftests::prelude::*;
 use selftests::sys::{
     clone,
     cvt,
-    getpid, //
+    getpid,
+    owned,
+    Area, //
 };
+use selftests::unix;
 use selftests::{
     Bench,
+    Counters,
     NumbersThatFollow,
     Process, //
 };
 use std::mem;
+use std::os::unix::process::ExitStatusExt;
 use std::process::ExitCode;
 use std::ptr;
 use std::sync::atomic::{
@@ -24,11 +31,24 @@ use std::sync::atomic::{
 use std::thread;
 
 const SUITE: Suite = Suite {
-    customs: &[Custom {
-        name: "storm",
-        run: rounds,
-    }],
-    victims: &[Case::new("storm", storm).settle(300)],
+    customs: &[
+        Custom {
+            name: "storm",
+            run: rounds,
+        },
+        Custom {
+            name: "killed-while-saved",
+            run: killed_while_saved,
+        },
+        Custom {
+            name: "killed-while-restored",
+            run: killed_while_restored,
+        },
+    ],
+    victims: &[
+        Case::new("storm", storm).settle(300),
+        Case::new("crowd", crowd),
+    ],
     // The numbers that follow are those of one victim.
     jobs: 1,
     ..Suite::new("stress")
@@ -214,4 +234,153 @@ fn rounds(b: &Bench<'_>) -> Result<()> {
     }
     ensure!(refused * 4 <= rounds, "{refused} of {rounds} were refused");
     life.passes()
+}
+
+/// How many children the crowd has.
+const CROWD: usize = 8;
+
+/// A child of the crowd, which has something of everything.
+fn member() -> Result<()> {
+    let area = Area::anon(
+        64 * sys::PAGE,
+        libc::PROT_READ | libc::PROT_WRITE,
+        libc::MAP_PRIVATE,
+    )?;
+    area.bytes().fill(1);
+    let (from, to) = sys::pipe(0)?;
+    sys::write(&to, b"x")?;
+    let ends = unix::pair(libc::SOCK_STREAM)?;
+    sys::write(&ends.0, b"y")?;
+    let watch = Epoll::new()?;
+    watch.add(&from, libc::EPOLLIN, 1)?;
+    // SAFETY: no memory is involved.
+    let clock = owned(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, 0) })?;
+    watch.add(&clock, libc::EPOLLIN, 2)?;
+    let counters = Counters::start(2);
+    counters.all_go_on()?;
+    sys::nap(Duration::from_secs(600));
+    counters.end()
+}
+
+/// Has so many children at any time, whoever kills them.
+fn crowd(v: &Victim) -> Result<()> {
+    let mut numbers = Some(NumbersThatFollow::choose());
+    let mut all: Vec<Process> = Vec::new();
+    while !v.told() {
+        let mut ended = Vec::new();
+        for (at, child) in all.iter_mut().enumerate() {
+            if let Some(status) = child.ended()? {
+                same("signal", Some(libc::SIGKILL), status.signal())?;
+                ended.push(at);
+            }
+        }
+        for at in ended.into_iter().rev() {
+            all.swap_remove(at);
+        }
+        while all.len() < CROWD {
+            all.push(Process::fork(|| i32::from(member().is_err()))?);
+        }
+        if numbers.take().is_some() {
+            v.ready()?;
+        }
+        sys::nap(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// A moment while something that takes so long is done.
+fn moment(random: &mut Random, took: Duration) -> Duration {
+    Duration::from_micros(u64::from(random.below(took.as_micros() as u32 + 1)))
+}
+
+/// The numbers of those whose parent is `parent`.
+fn children(parent: i32) -> Result<Vec<i32>> {
+    let of = |task: &selftests::Task| task.ppid == parent;
+    let all = selftests::tasks()?.into_iter().filter(of);
+    Ok(all.map(|task| task.pid).collect())
+}
+
+/// One of these, if there are any.
+fn one_of(random: &mut Random, all: &[i32]) -> Option<i32> {
+    all.get(random.below(all.len().max(1) as u32) as usize)
+        .copied()
+}
+
+fn killed_while_saved(b: &Bench<'_>) -> Result<()> {
+    let mut random = Random(0x1234_5679);
+    let mut life = b.start("crowd")?;
+    let image = b.path("image");
+    let took = life.checkpoint(&[], &image)?.took;
+    let (mut refused, rounds) = (0, if b.long { 400 } else { 40 });
+    for round in 0..rounds {
+        let pid = life.pid.to_string();
+        let ckpt = b.ckpt().arg(&pid).arg("-o").arg(&image).start()?;
+        sys::nap(moment(&mut random, took));
+        if let Some(child) = one_of(&mut random, &children(life.pid)?) {
+            let _ = sys::kill(child, libc::SIGKILL);
+        }
+        let done = ckpt.finish()?;
+        if !done.status.success() {
+            let said = &done.said;
+            let named = said.contains("task ") || said.contains("tree: ");
+            ensure!(named && done.status.code().is_some(), "{round}: {done:?}");
+            refused += 1;
+        }
+    }
+    ensure!(refused > 0, "nobody was killed in time");
+    life.kill()?;
+    end_orphans()
+}
+
+/// Ends those that have become children of this process.
+fn end_orphans() -> Result<()> {
+    let gone = sys::until(Duration::from_secs(60), || {
+        for child in children(getpid()).unwrap_or_default() {
+            let _ = sys::kill(child, libc::SIGKILL);
+            let _ = Process::adopt(child).ended();
+        }
+        children(getpid()).is_ok_and(|left| left.is_empty())
+    });
+    ensure!(gone, "some are left: {:?}", selftests::tasks()?);
+    Ok(())
+}
+
+fn killed_while_restored(b: &Bench<'_>) -> Result<()> {
+    let mut random = Random(0x7654_3211);
+    let mut life = b.start("crowd")?;
+    let image = b.path("image");
+    let mut all = children(life.pid)?;
+    all.push(life.pid);
+    life.checkpoint_and_kill_all(&image)?;
+    let took = life.restart_detached(&image, &[])?.took;
+    life.kill()?;
+    end_orphans()?;
+    let (mut failed, rounds) = (0, if b.long { 400 } else { 40 });
+    for round in 0..rounds {
+        let rstr = b.rstr().arg("--detach").arg("-i").arg(&image).start()?;
+        sys::nap(moment(&mut random, took));
+        if let Some(task) = one_of(&mut random, &all) {
+            let _ = sys::kill(task, libc::SIGKILL);
+        }
+        let done = rstr.finish()?;
+        if !done.status.success() {
+            let left: Vec<_> = all
+                .iter()
+                .filter_map(|pid| selftests::Task::read(*pid))
+                .collect();
+            ensure!(
+                left.iter().all(|task| task.state == 'Z'),
+                "{round}: {left:?} are left: {done:?}"
+            );
+            let named = done.said.contains("task ");
+            ensure!(named && done.status.code().is_some(), "{round}: {done:?}");
+            failed += 1;
+        }
+        let _ = sys::kill(life.pid, libc::SIGKILL);
+        end_orphans()?;
+    }
+    ensure!(failed > 0, "nobody was killed in time");
+    life.restart(&image, &[])?;
+    life.passes()?;
+    end_orphans()
 }
