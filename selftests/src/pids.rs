@@ -10,7 +10,10 @@ use anyhow::{
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{
+    Path,
+    PathBuf, //
+};
 use std::process::{
     Child,
     Command, //
@@ -25,9 +28,12 @@ const LAST_PID: &str = "/proc/sys/kernel/ns_last_pid";
 /// The first number of a victim. What all else takes in a long run stays below.
 const FIRST: u32 = 1_000_000;
 
-/// Who says which numbers the next tasks get has made this symbolic link. It leads to the number after
-/// which all the others go on, and to what makes it unlike any other.
-const TURN: &str = "/tmp/selftests-choose-pids";
+/// Who says which numbers the next tasks get has made this symbolic link, one for each pid namespace. It
+/// leads to the number after which all the others go on, and to what makes it unlike any other.
+fn turn() -> io::Result<PathBuf> {
+    let namespace = fs::read_link("/proc/self/ns/pid")?;
+    Ok(Path::new("/tmp").join(format!("selftests-{}", namespace.display())))
+}
 
 /// So long nobody needs the turn who is alive.
 const ABANDONED: Duration = Duration::from_secs(20);
@@ -45,16 +51,17 @@ struct Turn {
 impl Turn {
     /// Waits for it.
     fn take() -> io::Result<Self> {
+        let link = turn()?;
         let mut other: Option<(String, Instant)> = None;
         let wait = sys::Wait::begin();
         loop {
             let last = last_pid();
             let now = sys::clock(libc::CLOCK_MONOTONIC).map_err(io::Error::other)?;
             let token = format!("{last} {} {now:?}", std::process::id());
-            match symlink(&token, TURN) {
+            match symlink(&token, &link) {
                 // Another's turn may have ended after it was read.
                 Ok(()) if last_pid() != last => {
-                    fs::remove_file(TURN)?;
+                    fs::remove_file(&link)?;
                     continue;
                 }
                 Ok(()) => {
@@ -97,7 +104,7 @@ impl Drop for Turn {
         if let (true, Some((last, _))) = (self.chosen, self.token.split_once(' ')) {
             let _ = fs::write(LAST_PID, last);
         }
-        let _ = fs::remove_file(TURN);
+        let _ = turn().and_then(fs::remove_file);
     }
 }
 
@@ -109,7 +116,8 @@ fn last_pid() -> u32 {
 
 /// Whose turn it is.
 fn holder() -> Option<String> {
-    fs::read_link(TURN)
+    turn()
+        .and_then(fs::read_link)
         .ok()?
         .into_os_string()
         .into_string()
@@ -118,7 +126,7 @@ fn holder() -> Option<String> {
 
 /// Starts `command` under a number that is none of those for victims.
 pub(crate) fn spawn(command: &mut Command) -> Result<Child> {
-    let _turn = Turn::take().context(TURN)?;
+    let _turn = Turn::take().context("a turn to choose process numbers")?;
     command
         .spawn()
         .with_context(|| format!("start {command:?}"))
@@ -127,7 +135,7 @@ pub(crate) fn spawn(command: &mut Command) -> Result<Child> {
 /// Starts `command` under a number that no victim had before, on this boot or the last. Everything
 /// else goes on where it was, so numbers of dead victims are not handed out again.
 pub(crate) fn spawn_high(command: &mut Command, counter: &Path) -> Result<Child> {
-    let mut turn = Turn::take().context(TURN)?;
+    let mut turn = Turn::take().context("a turn to choose process numbers")?;
     let next: u32 = match fs::read_to_string(counter) {
         Ok(text) => text.trim().parse().context("counter of pids")?,
         Err(e) if e.kind() == io::ErrorKind::NotFound => FIRST,

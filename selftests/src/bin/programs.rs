@@ -85,7 +85,7 @@ fn main() -> ExitCode {
 }
 
 const DEBIAN: &str = "/debian";
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// Checkpoints of each, unless it ends before; half of them where all is slow, and with time for the long
 /// form as many as there can be.
