@@ -121,11 +121,14 @@ void checkpoint_start_itimer(struct task_struct *task, s64 left_ns, s64 interval
 
 	if (!lock_task_sighand(task, &flags))
 		return;
-	task->signal->it_real_incr = interval_ns;
-	if (left_ns)
-		hrtimer_start(timer, left_ns, HRTIMER_MODE_REL);
-	else
-		hrtimer_set_expires(timer, hrtimer_cb_get_time(timer));
+	/* Whoever has been killed may have cancelled it already, for good. */
+	if (!(task->signal->flags & SIGNAL_GROUP_EXIT)) {
+		task->signal->it_real_incr = interval_ns;
+		if (left_ns)
+			hrtimer_start(timer, left_ns, HRTIMER_MODE_REL);
+		else
+			hrtimer_set_expires(timer, hrtimer_cb_get_time(timer));
+	}
 	unlock_task_sighand(task, &flags);
 }
 

@@ -216,6 +216,7 @@ int checkpoint_get_locks(struct file *file, struct files_struct *files,
 int checkpoint_set_lock(struct file *file, struct task_struct *task,
 			const struct checkpoint_lock *lock)
 {
+	struct files_struct *files = NULL;
 	bool write = lock->type == F_WRLCK;
 	struct file_lock *fl;
 	int err;
@@ -258,12 +259,20 @@ int checkpoint_set_lock(struct file *file, struct task_struct *task,
 		err = vfs_lock_file(file, F_SETLK, fl, NULL);
 		break;
 	default:
+		/* Its end, should it have been killed, takes the lock away. */
+		scoped_guard(task_lock, task) {
+			files = task->files;
+			if (files)
+				atomic_inc(&files->count);
+		}
 		fl->c.flc_flags = FL_POSIX;
-		fl->c.flc_owner = task->files;
+		fl->c.flc_owner = files;
 		fl->c.flc_pid = task->tgid;
-		err = vfs_lock_file(file, F_SETLK, fl, NULL);
+		err = files ? vfs_lock_file(file, F_SETLK, fl, NULL) : -ESRCH;
 	}
 	locks_free_lock(fl);
+	if (files)
+		put_files_struct(files);
 	return err;
 }
 

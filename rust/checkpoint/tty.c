@@ -289,17 +289,21 @@ int checkpoint_set_tty_session(struct file *file, struct task_struct *leader, pi
 int checkpoint_set_controlling_tty(struct file *file, struct task_struct *task)
 {
 	struct tty_struct *master = checkpoint_pty_master(file);
-	struct tty_struct *old;
+	struct tty_struct *tty;
+	unsigned long flags;
 
 	if (!master)
 		return -EINVAL;
 	if (task_session(task) != master->link->ctrl.session)
 		return -EPERM;
-	scoped_guard(spinlock_irq, &task->sighand->siglock) {
-		old = task->signal->tty;
-		task->signal->tty = tty_kref_get(master->link);
-	}
-	tty_kref_put(old);
+	/* It may have been killed. */
+	if (!lock_task_sighand(task, &flags))
+		return -ESRCH;
+	tty = tty_kref_get(master->link);
+	if (!(task->signal->flags & SIGNAL_GROUP_EXIT))
+		swap(task->signal->tty, tty);
+	unlock_task_sighand(task, &flags);
+	tty_kref_put(tty);
 	return 0;
 }
 

@@ -21,6 +21,7 @@ use selftests::{
     Process, //
 };
 use std::mem;
+use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitCode;
 use std::ptr;
@@ -240,7 +241,7 @@ fn rounds(b: &Bench<'_>) -> Result<()> {
 const CROWD: usize = 8;
 
 /// A child of the crowd, which has something of everything.
-fn member() -> Result<()> {
+fn member(v: &Victim) -> Result<()> {
     let area = Area::anon(
         64 * sys::PAGE,
         libc::PROT_READ | libc::PROT_WRITE,
@@ -256,6 +257,16 @@ fn member() -> Result<()> {
     // SAFETY: no memory is involved.
     let clock = owned(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, 0) })?;
     watch.add(&clock, libc::EPOLLIN, 2)?;
+    let file = sys::open(&v.path("locked"), libc::O_RDWR | libc::O_CREAT)?;
+    // SAFETY: all zeroes is a lock, and a timer that does not run.
+    let (mut lock, mut timer): (libc::flock, libc::itimerval) = unsafe { mem::zeroed() };
+    lock.l_type = libc::F_RDLCK as i16;
+    timer.it_value.tv_sec = 1000;
+    // SAFETY: both are valid.
+    unsafe {
+        cvt(libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &lock))?;
+        cvt(libc::setitimer(libc::ITIMER_REAL, &timer, ptr::null_mut()))?;
+    }
     let counters = Counters::start(2);
     counters.all_go_on()?;
     sys::nap(Duration::from_secs(600));
@@ -278,7 +289,7 @@ fn crowd(v: &Victim) -> Result<()> {
             all.swap_remove(at);
         }
         while all.len() < CROWD {
-            all.push(Process::fork(|| i32::from(member().is_err()))?);
+            all.push(Process::fork(|| i32::from(member(v).is_err()))?);
         }
         if numbers.take().is_some() {
             v.ready()?;
