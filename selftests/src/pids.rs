@@ -10,6 +10,7 @@ use anyhow::{
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
 use std::path::{
     Path,
     PathBuf, //
@@ -142,12 +143,27 @@ pub(crate) fn spawn_high(command: &mut Command, counter: &Path) -> Result<Child>
         Err(e) => return Err(e).context("counter of pids"),
     };
     turn.go_on_after(next);
-    let child = command
-        .spawn()
-        .with_context(|| format!("start {command:?}"))?;
+    if turn.chosen {
+        let check = move || match std::process::id() > next {
+            true => Ok(()),
+            false => Err(io::Error::from_raw_os_error(LOW)),
+        };
+        // SAFETY: getpid(2) is all the child does.
+        unsafe { command.pre_exec(check) };
+    }
+    let child = loop {
+        match command.spawn() {
+            // Who forked while the counter was set has put it back: the kernel takes no lock there.
+            Err(e) if e.raw_os_error() == Some(LOW) => turn.go_on_after(next),
+            child => break child.with_context(|| format!("start {command:?}"))?,
+        }
+    };
     fs::write(counter, (child.id().max(next) + ROOM as u32).to_string())?;
     Ok(child)
 }
+
+/// What a victim says whose number is not the one that was chosen.
+const LOW: i32 = libc::ESTALE;
 
 /// Threads and children of a victim take the numbers that follow its own, so many at most.
 const ROOM: i32 = 200;
