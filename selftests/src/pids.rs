@@ -19,6 +19,10 @@ use std::process::{
     Child,
     Command, //
 };
+use std::sync::atomic::{
+    AtomicU32,
+    Ordering, //
+};
 use std::time::{
     Duration,
     Instant, //
@@ -28,6 +32,10 @@ const LAST_PID: &str = "/proc/sys/kernel/ns_last_pid";
 
 /// The first number of a victim. What all else takes in a long run stays below.
 const FIRST: u32 = 1_000_000;
+
+/// The last one below that was seen; at first the kernel's RESERVED_PIDS. The kernel takes no lock when
+/// its counter is set: a fork that is under way on another CPU puts it back to where it was.
+static LAST_LOW: AtomicU32 = AtomicU32::new(300);
 
 /// Who says which numbers the next tasks get has made this symbolic link, one for each pid namespace. It
 /// leads to the number after which all the others go on, and to what makes it unlike any other.
@@ -58,7 +66,13 @@ impl Turn {
         loop {
             let last = last_pid();
             let now = sys::clock(libc::CLOCK_MONOTONIC).map_err(io::Error::other)?;
-            let token = format!("{last} {} {now:?}", std::process::id());
+            let low = if last < FIRST {
+                LAST_LOW.store(last, Ordering::Relaxed);
+                last
+            } else {
+                LAST_LOW.load(Ordering::Relaxed)
+            };
+            let token = format!("{low} {} {now:?}", std::process::id());
             match symlink(&token, &link) {
                 // Another's turn may have ended after it was read.
                 Ok(()) if last_pid() != last => {
@@ -66,10 +80,14 @@ impl Turn {
                     continue;
                 }
                 Ok(()) => {
-                    return Ok(Self {
+                    let mut turn = Self {
                         token,
                         chosen: false,
-                    })
+                    };
+                    if low != last {
+                        turn.go_on_after(low);
+                    }
+                    return Ok(turn);
                 }
                 Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
                 Err(_) => {}
@@ -153,7 +171,7 @@ pub(crate) fn spawn_high(command: &mut Command, counter: &Path) -> Result<Child>
     }
     let child = loop {
         match command.spawn() {
-            // Who forked while the counter was set has put it back: the kernel takes no lock there.
+            // The counter was put back.
             Err(e) if e.raw_os_error() == Some(LOW) => turn.go_on_after(next),
             child => break child.with_context(|| format!("start {command:?}"))?,
         }
