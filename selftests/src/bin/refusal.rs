@@ -203,7 +203,8 @@ fn socket_mark(v: &Victim) -> Result<()> {
 }
 
 fn message_queue(v: &Victim) -> Result<()> {
-    let name = c"/checkpoint-selftest";
+    // Another victim may run at the same time.
+    let name = CString::new(format!("/selftest-{}", sys::getpid()))?;
     let flags = libc::O_CREAT | libc::O_CLOEXEC | O_RDWR;
     // SAFETY: the name is valid, and no attributes are given.
     let fd = unsafe { libc::mq_open(name.as_ptr(), flags, 0o600, ptr::null::<libc::mq_attr>()) };
