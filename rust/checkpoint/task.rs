@@ -498,8 +498,6 @@ pub(crate) fn restore(record: &Task, cpus_allowed: &[u8]) -> Result {
         (*task).timer_slack_ns = record.timerslack_ns.get();
         (*task).default_timer_slack_ns = record.default_timerslack_ns.get();
         (*task).set_child_tid = user_pointer(record.set_child_tid.get());
-        (*task).clear_child_tid = user_pointer(record.clear_child_tid.get());
-        (*task).futex.robust_list = user_pointer(record.robust_list.get());
         (*task).sas_ss_sp = record.altstack_sp.get() as usize;
         (*task).sas_ss_size = record.altstack_size.get() as usize;
         (*task).sas_ss_flags = record.altstack_flags.get();
@@ -538,8 +536,15 @@ fn user_pointer<T>(address: u64) -> *mut T {
     ptr::without_provenance_mut(address as usize)
 }
 
-/// What counts time or looks at user memory, the moment before the current task runs.
+/// What counts time or looks at user memory, the moment before the current task runs. One that is
+/// killed before must not write to memory that is still in the making.
 pub(crate) fn resume(record: &Task) {
+    // SAFETY: The current task is valid, and only it uses these fields.
+    unsafe {
+        let task = bindings::get_current();
+        (*task).clear_child_tid = user_pointer(record.clear_child_tid.get());
+        (*task).futex.robust_list = user_pointer(record.robust_list.get());
+    }
     if record.rseq_ptr.get() != 0 {
         // SAFETY: The function acts on the current task; user space checks are those of a
         // registration.
