@@ -62,7 +62,7 @@ const EVENT: usize = size_of::<bindings::io_event>();
 ///
 /// # Errors
 ///
-/// `EINTR`.
+/// `EINTR`; `ESRCH` when a task was killed meanwhile.
 pub(crate) fn drain(saver: &mut Saver<'_>, hold: &Hold) -> Result {
     let since: Instant<Monotonic> = Instant::now();
     let mut last = core::ptr::null_mut();

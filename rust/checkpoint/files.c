@@ -260,11 +260,7 @@ int checkpoint_set_lock(struct file *file, struct task_struct *task,
 		break;
 	default:
 		/* Its end, should it have been killed, takes the lock away. */
-		scoped_guard(task_lock, task) {
-			files = task->files;
-			if (files)
-				atomic_inc(&files->count);
-		}
+		files = checkpoint_get_files(task);
 		fl->c.flc_flags = FL_POSIX;
 		fl->c.flc_owner = files;
 		fl->c.flc_pid = task->tgid;

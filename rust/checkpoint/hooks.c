@@ -343,19 +343,26 @@ void checkpoint_set_subreaper(void)
 	current->signal->is_child_subreaper = 1;
 }
 
+/* The descriptors of @task, with a reference for put_files_struct(); NULL when it has exited. */
+struct files_struct *checkpoint_get_files(struct task_struct *task)
+{
+	struct files_struct *files;
+
+	guard(task_lock)(task);
+	files = task->files;
+	if (files)
+		atomic_inc(&files->count);
+	return files;
+}
+
 /*
  * Let @task use the descriptors of @owner. Neither does meanwhile: they wait for the caller, or are
  * being killed. -ESRCH: one has none any more.
  */
 int checkpoint_share_files(struct task_struct *task, struct task_struct *owner)
 {
-	struct files_struct *files, *old;
+	struct files_struct *files = checkpoint_get_files(owner), *old;
 
-	scoped_guard(task_lock, owner) {
-		files = owner->files;
-		if (files)
-			atomic_inc(&files->count);
-	}
 	if (!files)
 		return -ESRCH;
 	scoped_guard(task_lock, task) {

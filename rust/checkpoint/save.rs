@@ -513,9 +513,8 @@ pub(crate) fn capture(
         buffer: Buffer::new(),
         copied: None,
     };
-    aio::drain(&mut saver, hold)?;
     let save_files = flags & u64::from(bindings::CHECKPOINT_SAVE_FILES) != 0;
-    let saved = saver.tree(hold.tasks(), save_files);
+    let saved = aio::drain(&mut saver, hold).and_then(|()| saver.tree(hold.tasks(), save_files));
     // Whoever was killed meanwhile is named.
     hold.verify(saver.report)?;
     saved?;

@@ -231,6 +231,7 @@ void checkpoint_set_exit_signal(struct task_struct *task, int sig);
 struct task_struct *checkpoint_parent(struct task_struct *task);
 const void *checkpoint_sem_undo(struct task_struct *task);
 void checkpoint_set_subreaper(void);
+struct files_struct *checkpoint_get_files(struct task_struct *task);
 int checkpoint_share_files(struct task_struct *task, struct task_struct *owner);
 int checkpoint_share_fs(struct task_struct *task, struct task_struct *owner);
 void checkpoint_set_stopped(struct task_struct *task, bool stopped, bool continued, int code);

@@ -780,29 +780,36 @@ fn workers(v: &Victim) -> Result<()> {
     ring.works(200)
 }
 
+/// Takes one turn after the other, with its number, until the victim is told to check, and then some.
+fn keeps_on(v: &Victim, ring: &Ring, mut turn: impl FnMut(u64) -> Result<()>) -> Result<()> {
+    let mut number = 0;
+    let mut next = || {
+        number += 1;
+        turn(number)
+    };
+    v.ready()?;
+    while !v.told() {
+        next()?;
+    }
+    for _ in 0..20 {
+        next()?;
+    }
+    ring.works(number)
+}
+
 /// Requests that take a moment are waited for, and are done once.
 fn busy(v: &Victim) -> Result<()> {
     let ring = Ring::new(8, 0)?;
     let (from, to) = pipe(0)?;
-    let mut number = 0u64;
     let mut got = [0; 8];
-    let mut pass_on = || -> Result<()> {
-        number += 1;
+    keeps_on(v, &ring, |number| {
         let bytes = number.to_ne_bytes();
         let read = Entry::read(from.as_raw_fd(), &mut got, number);
         let write = Entry::write(to.as_raw_fd(), &bytes, !number);
         let both = ring.work(&[read, write])?;
         same("both", vec![done(number, 8), done(!number, 8)], both)?;
         same("what was passed on", bytes, got)
-    };
-    v.ready()?;
-    while !v.told() {
-        pass_on()?;
-    }
-    for _ in 0..20 {
-        pass_on()?;
-    }
-    ring.works(number)
+    })
 }
 
 /// Workers open and close files. What is open is what completions say.
@@ -812,9 +819,7 @@ fn opening(v: &Victim) -> Result<()> {
     fs::write(&path, b"what it says")?;
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut open: VecDeque<(RawFd, i64)> = VecDeque::new();
-    let mut number = 0u64;
-    let mut turn = || -> Result<()> {
-        number += 1;
+    keeps_on(v, &ring, |number| {
         let mut entries = vec![Entry::open(&path, number)];
         if open.len() == 5 {
             let (oldest, _) = open.pop_front().context("there are some")?;
@@ -833,15 +838,7 @@ fn opening(v: &Victim) -> Result<()> {
             same("position", (*fd, *at), (*fd, found))?;
         }
         Ok(())
-    };
-    v.ready()?;
-    while !v.told() {
-        turn()?;
-    }
-    for _ in 0..20 {
-        turn()?;
-    }
-    ring.works(number)
+    })
 }
 
 /// How many workers there may be stays as it was said, for the task and for those who use the ring.
