@@ -28,6 +28,7 @@ pub use ktap::{
 };
 pub use pids::{
     a_kernel_thread,
+    children,
     tasks,
     NumbersThatFollow,
     Task, //

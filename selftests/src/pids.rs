@@ -297,6 +297,12 @@ pub fn tasks() -> Result<Vec<Task>> {
     Ok(all()?.into_iter().filter(|t| !t.is_kernel).collect())
 }
 
+/// The children of `parent`.
+pub fn children(parent: i32) -> Result<Vec<Task>> {
+    let of = |task: &Task| task.ppid == parent;
+    Ok(tasks()?.into_iter().filter(of).collect())
+}
+
 /// The number of a kernel thread, if any can be seen from this pid namespace.
 pub fn a_kernel_thread() -> Result<Option<i32>> {
     Ok(all()?.into_iter().find(|t| t.is_kernel).map(|t| t.pid))

@@ -307,10 +307,8 @@ impl Drop for Run<'_> {
     fn drop(&mut self) {
         // This process has no other children.
         while self.bury() {
-            for task in selftests::tasks().unwrap_or_default() {
-                if task.ppid == sys::getpid() {
-                    let _ = sys::kill(task.pid, libc::SIGKILL);
-                }
+            for task in selftests::children(sys::getpid()).unwrap_or_default() {
+                let _ = sys::kill(task.pid, libc::SIGKILL);
             }
             sys::nap(Duration::from_millis(10));
         }

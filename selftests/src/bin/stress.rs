@@ -242,6 +242,9 @@ const CROWD: usize = 8;
 
 /// A child of the crowd, which has something of everything.
 fn member(v: &Victim) -> Result<()> {
+    // Should the test fail, nobody is left.
+    // SAFETY: no memory is involved.
+    cvt(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })?;
     let area = Area::anon(
         64 * sys::PAGE,
         libc::PROT_READ | libc::PROT_WRITE,
@@ -304,17 +307,17 @@ fn moment(random: &mut Random, took: Duration) -> Duration {
     Duration::from_micros(u64::from(random.below(took.as_micros() as u32 + 1)))
 }
 
-/// The numbers of those whose parent is `parent`.
-fn children(parent: i32) -> Result<Vec<i32>> {
-    let of = |task: &selftests::Task| task.ppid == parent;
-    let all = selftests::tasks()?.into_iter().filter(of);
-    Ok(all.map(|task| task.pid).collect())
+/// Kills one of these, if there are any.
+fn kill_one(random: &mut Random, all: &[i32]) {
+    if let Some(pid) = all.get(random.below(all.len().max(1) as u32) as usize) {
+        let _ = sys::kill(*pid, libc::SIGKILL);
+    }
 }
 
-/// One of these, if there are any.
-fn one_of(random: &mut Random, all: &[i32]) -> Option<i32> {
-    all.get(random.below(all.len().max(1) as u32) as usize)
-        .copied()
+/// The numbers of the children of `parent`.
+fn numbers_of_children(parent: i32) -> Result<Vec<i32>> {
+    let all = selftests::children(parent)?;
+    Ok(all.into_iter().map(|task| task.pid).collect())
 }
 
 fn killed_while_saved(b: &Bench<'_>) -> Result<()> {
@@ -327,9 +330,7 @@ fn killed_while_saved(b: &Bench<'_>) -> Result<()> {
         let pid = life.pid.to_string();
         let ckpt = b.ckpt().arg(&pid).arg("-o").arg(&image).start()?;
         sys::nap(moment(&mut random, took));
-        if let Some(child) = one_of(&mut random, &children(life.pid)?) {
-            let _ = sys::kill(child, libc::SIGKILL);
-        }
+        kill_one(&mut random, &numbers_of_children(life.pid)?);
         let done = ckpt.finish()?;
         if !done.status.success() {
             let said = &done.said;
@@ -346,11 +347,11 @@ fn killed_while_saved(b: &Bench<'_>) -> Result<()> {
 /// Ends those that have become children of this process.
 fn end_orphans() -> Result<()> {
     let gone = sys::until(Duration::from_secs(60), || {
-        for child in children(getpid()).unwrap_or_default() {
+        for child in numbers_of_children(getpid()).unwrap_or_default() {
             let _ = sys::kill(child, libc::SIGKILL);
             let _ = Process::adopt(child).ended();
         }
-        children(getpid()).is_ok_and(|left| left.is_empty())
+        numbers_of_children(getpid()).is_ok_and(|left| left.is_empty())
     });
     ensure!(gone, "some are left: {:?}", selftests::tasks()?);
     Ok(())
@@ -360,7 +361,7 @@ fn killed_while_restored(b: &Bench<'_>) -> Result<()> {
     let mut random = Random(0x7654_3211);
     let mut life = b.start("crowd")?;
     let image = b.path("image");
-    let mut all = children(life.pid)?;
+    let mut all = numbers_of_children(life.pid)?;
     all.push(life.pid);
     life.checkpoint_and_kill_all(&image)?;
     let took = life.restart_detached(&image, &[])?.took;
@@ -370,9 +371,7 @@ fn killed_while_restored(b: &Bench<'_>) -> Result<()> {
     for round in 0..rounds {
         let rstr = b.rstr().arg("--detach").arg("-i").arg(&image).start()?;
         sys::nap(moment(&mut random, took));
-        if let Some(task) = one_of(&mut random, &all) {
-            let _ = sys::kill(task, libc::SIGKILL);
-        }
+        kill_one(&mut random, &all);
         let done = rstr.finish()?;
         if !done.status.success() {
             let left: Vec<_> = all

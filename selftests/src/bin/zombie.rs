@@ -340,8 +340,7 @@ fn leader_ended_with_child(v: &Victim) -> Result<()> {
     drop(numbers);
     // Whether one runs is a matter of the moment.
     let children = || -> Result<Vec<(i32, String)>> {
-        let of = |task: &Task| task.ppid == headless.pid;
-        let children = selftests::tasks()?.into_iter().filter(of);
+        let children = selftests::children(headless.pid)?.into_iter();
         Ok(children.map(|task| (task.pid, task.comm)).collect())
     };
     let before = children()?;
